@@ -1,0 +1,48 @@
+# `make help` lists the targets. PYTHON names the interpreter (3.11 or newer) that .venv is made with.
+PYTHON ?= python3
+IMAGE ?= examples/chair.png
+OUT ?= out
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help render test lint export wheel clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+render: $(VENV)/.light ## draw an object from a picture: make render [IMAGE=photo.png] [OUT=out]
+	$(BIN)/python -m runtime render "$(IMAGE)" --out "$(OUT)" --orbit 6
+
+test: $(VENV)/.full ## run the test suite
+	$(BIN)/pytest
+
+lint: $(VENV)/.full ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+export: $(VENV)/.full ## write the untrained small preset as a bundle to OUT/bundle
+	$(BIN)/python export/to_onnx.py --out "$(OUT)/bundle"
+
+wheel: $(VENV)/.full ## build the wheel into dist/
+	$(BIN)/python -m build --wheel --quiet
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) $(OUT) build dist *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+# The light install: NumPy, Pillow, ONNX Runtime and the command line's libraries, no PyTorch.
+$(VENV)/.light: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (about 100 MB) ..."
+	$(PIP) --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/.full: $(VENV)/.light
+	@echo "Adding PyTorch and the development tools to $(VENV) ..."
+	$(PIP) --editable '.[cpu,export,dev]'
+	@touch $@

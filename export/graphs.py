@@ -1,0 +1,153 @@
+"""The three graphs: which part of the model each holds, its inputs and outputs, and how it becomes ONNX.
+
+    coarse          image -> triplane_ll, condition (all that the denoiser needs and no step changes)
+    diffusion_step  noisy, condition, previous, noise, row -> next, denoised (all planes, the sampler's update inside)
+    renderer        triplane, points -> rgb, density
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from model import WaveletTriplaneDiffusion
+from model.config import network_width
+from runtime.bundle import GRAPHS, TensorSpec
+from runtime.sampler import COLUMNS, sampler_table, trailing_timesteps
+from runtime.schedule import cosine_schedule
+
+OPSET = 21
+_EXAMPLE_ROWS = sampler_table("dpmpp_2m", *cosine_schedule(1000), trailing_timesteps(1000, 4))
+
+
+class _Coarse(nn.Module):
+    def __init__(self, model: WaveletTriplaneDiffusion) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        ll, standard = self.model.predict_ll(image)
+        return ll, self.model.encode_condition(standard)
+
+
+class _DiffusionStep(nn.Module):
+    def __init__(self, model: WaveletTriplaneDiffusion) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, noisy: Tensor, condition: Tensor, previous: Tensor, noise: Tensor, row: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return self.model.step(noisy, condition, previous, noise, row)
+
+
+class _Renderer(nn.Module):
+    def __init__(self, model: WaveletTriplaneDiffusion) -> None:
+        super().__init__()
+        self.renderer = model.renderer
+
+    def forward(self, triplane: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        return self.renderer(triplane, points)
+
+
+@dataclass(frozen=True)
+class GraphDefinition:
+    """One graph to export: the module that computes it, and its inputs and outputs as the manifest will name them."""
+
+    name: str
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def example(self, sizes: dict[str, int], seed: int = 0) -> tuple[Tensor, ...]:
+        """Inputs for the given dynamic sizes: uniform in [-1, 1], and a row of a real sampler's table."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def values(spec: TensorSpec) -> Tensor:
+            if spec.name == "row":
+                return torch.tensor(_EXAMPLE_ROWS[seed % len(_EXAMPLE_ROWS)], dtype=torch.float32)
+            shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+            return torch.rand(shape, generator=generator) * 2 - 1
+
+        return tuple(values(spec) for spec in self.inputs)
+
+
+def graph_definitions(model: WaveletTriplaneDiffusion) -> tuple[GraphDefinition, ...]:
+    """The three graphs of a model, in the order of `runtime.bundle.GRAPHS`."""
+    config = model.config
+    c, r, width = config.triplane_channels, config.resolution, network_width(config.triplane_channels)
+
+    def spec(name: str, *shape: int | str) -> TensorSpec:
+        return TensorSpec(name, "float32", shape)
+
+    bands = ("batch", 3, 3 * c, r, r)
+    condition = spec("condition", "batch", 3, width, r, r)
+    return (
+        GraphDefinition(
+            GRAPHS[0],
+            _Coarse(model),
+            (spec("image", "batch", 3, config.image_size, config.image_size),),
+            (spec("triplane_ll", "batch", 3, c, r, r), condition),
+        ),
+        GraphDefinition(
+            GRAPHS[1],
+            _DiffusionStep(model),
+            (
+                spec("noisy", *bands),
+                condition,
+                spec("previous", *bands),
+                spec("noise", *bands),
+                spec("row", len(COLUMNS)),
+            ),
+            (spec("next", *bands), spec("denoised", *bands)),
+        ),
+        GraphDefinition(
+            GRAPHS[2],
+            _Renderer(model),
+            (spec("triplane", "batch", 3, c, 2 * r, 2 * r), spec("points", "batch", "points", 3)),
+            (spec("rgb", "batch", "points", 3), spec("density", "batch", "points", 1)),
+        ),
+    )
+
+
+def to_onnx(definition: GraphDefinition) -> onnx.ModelProto:
+    """Exports one graph in float32, every dynamic axis named as in its definition."""
+    example = definition.example({"batch": 2, "points": 6})
+    dynamic: dict[str, Any] = {
+        spec.name: {axis: size for axis, size in enumerate(spec.shape) if isinstance(size, str)}
+        for spec in definition.inputs
+    }
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            definition.module.eval(),
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[spec.name for spec in definition.inputs],
+            output_names=[spec.name for spec in definition.outputs],
+            dynamic_shapes=dynamic,
+            verbose=False,
+        )
+    proto = program.model_proto
+    _name_shapes(proto, definition)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _name_shapes(proto: onnx.ModelProto, definition: GraphDefinition) -> None:
+    """States each output's shape as the definition has it; a tracer calls a product of sizes by another name."""
+    for values, specs in ((proto.graph.input, definition.inputs), (proto.graph.output, definition.outputs)):
+        if [value.name for value in values] != [spec.name for spec in specs]:
+            raise RuntimeError(f"{definition.name}: the exporter renamed {[value.name for value in values]}.")
+        for value, spec in zip(values, specs, strict=True):
+            for axis, size in zip(value.type.tensor_type.shape.dim, spec.shape, strict=True):
+                if isinstance(size, str):
+                    axis.dim_param = size
+                else:
+                    axis.dim_value = size

@@ -1,0 +1,90 @@
+"""Stage 1: one picture to the low-resolution triplane (the LL band)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from runtime.planes import PLANE_AXES
+
+from .config import network_width
+from .layers import ResBlock, TransformerBlock, conv3x3, norm, upsample
+from .lift import Lift
+
+_IMAGE_BLOCKS, _PLANE_BLOCKS = 2, 3
+_TOKEN_STRIDE = 4
+
+
+class AxisPositions(nn.Module):
+    """Learned positions of plane tokens, one table per world axis, so that tokens sharing a coordinate share a code."""
+
+    def __init__(self, side: int, dim: int) -> None:
+        super().__init__()
+        self.axes = nn.Parameter(0.02 * torch.randn(3, side, dim))
+        self.planes = nn.Parameter(0.02 * torch.randn(3, 1, 1, dim))
+
+    def forward(self) -> Tensor:
+        """Returns (3 * side * side, dim)."""
+        codes = []
+        for column, row, sign in PLANE_AXES:
+            along_rows = self.axes[row] if sign > 0 else self.axes[row].flip(0)
+            codes.append(self.axes[column][None, :] + along_rows[:, None])
+        return (torch.stack(codes) + self.planes).flatten(0, 2)
+
+
+class CoarseTriplaneGen(nn.Module):
+    """Picture to LL band: local convolutions, a global look at the picture, a lift into space, attention over planes.
+
+    Two strided convolutions and two residual blocks read the picture. Two further ones and a transformer sum it up
+    in (resolution / 4)^2 tokens. `Lift` carries both into the three planes, whose tokens attend to one another (that
+    is where depth is inferred), and a convolutional decoder brings them to full resolution.
+
+    Args:
+        input_channels: channels of the picture.
+        triplane_channels: C.
+        resolution: side of the LL planes, a multiple of 16; the picture has four times this side.
+    """
+
+    def __init__(self, input_channels: int = 3, triplane_channels: int = 32, resolution: int = 64) -> None:
+        super().__init__()
+        self.input_channels, self.resolution = input_channels, resolution
+        side = resolution // _TOKEN_STRIDE
+        width = network_width(triplane_channels)
+        dim = 4 * width
+        self.down = nn.Sequential(
+            conv3x3(input_channels, width, 2), norm(width), nn.GELU(), conv3x3(width, width, 2), norm(width), nn.GELU()
+        )
+        self.local = nn.Sequential(ResBlock(width, width), ResBlock(width, width))
+        self.patches = nn.Sequential(
+            norm(width), nn.GELU(), conv3x3(width, 2 * width, 2), norm(2 * width), nn.GELU(), conv3x3(2 * width, dim, 2)
+        )
+        self.image_positions = nn.Parameter(0.02 * torch.randn(side * side, dim))
+        self.image_blocks = nn.Sequential(*(TransformerBlock(dim) for _ in range(_IMAGE_BLOCKS)))
+        self.lift_tokens = Lift(dim, dim, side, depths=8, channels_per_depth=dim // 4)
+        self.plane_positions = AxisPositions(side, dim)
+        self.plane_blocks = nn.Sequential(*(TransformerBlock(dim) for _ in range(_PLANE_BLOCKS)))
+        self.lift_local = Lift(width, width, resolution, depths=8, channels_per_depth=8)
+        self.up1, self.up2 = ResBlock(dim, 2 * width), ResBlock(3 * width, width)
+        self.out = nn.Sequential(norm(width), nn.GELU(), conv3x3(width, triplane_channels))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: (B, input_channels, 4R, 4R) in [-1, 1]. Returns (B, 3, C, R, R)."""
+        size = 4 * self.resolution
+        if images.ndim != 4 or tuple(images.shape[1:]) != (self.input_channels, size, size):
+            raise ValueError(
+                f"images must be (B, {self.input_channels}, {size}, {size}), not {tuple(images.shape)}: resize them, or "
+                "build the generator with another resolution."
+            )
+        local = self.local(self.down(images))
+        patches = self.patches(local)
+        side = self.resolution // _TOKEN_STRIDE
+        tokens = rearrange(patches, "b c h w -> b (h w) c") + self.image_positions
+        image = rearrange(self.image_blocks(tokens), "b (h w) c -> b c h w", h=side)
+        lifted = rearrange(self.lift_tokens(image), "(b p) c h w -> b (p h w) c", p=3)
+        planes = self.plane_blocks(lifted + self.plane_positions())
+        h = rearrange(planes, "b (p h w) c -> (b p) c h w", p=3, h=side)
+        h = self.up1(upsample(h))
+        h = self.up2(torch.cat([upsample(h), self.lift_local(F.gelu(local))], dim=1))
+        return rearrange(self.out(h), "(b p) c h w -> b p c h w", p=3)

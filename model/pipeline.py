@@ -1,0 +1,194 @@
+"""The whole model: picture to triplane to picture, as one differentiable PyTorch module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from runtime.cameras import Camera
+from runtime.noise import draw, seeds_of
+from runtime.sampler import sampler_table, trailing_timesteps
+from runtime.schedule import cosine_schedule
+
+from .coarse import CoarseTriplaneGen
+from .config import ModelConfig, network_width
+from .diffusion import DetailDiffusion
+from .renderer import TriplaneRenderer
+from .wavelet import WaveletTransform
+
+
+class WaveletTriplaneDiffusion(nn.Module):
+    """Coarse generator, detail diffusion, inverse wavelet transform and renderer.
+
+    Args:
+        triplane_channels: C; 16, 32 and 64 are the presets small, medium and large.
+        num_diffusion_steps: length T of the training noise schedule.
+        resolution: side R of the low-resolution planes; the picture goes in at 4R, the triplane comes out at 2R.
+        hidden_dim: width of the renderer's MLP.
+        time_embed_dim: width of the timestep embedding.
+        density_bias: density logit that the untrained renderer starts from.
+
+    Attributes:
+        ll_mean, ll_std: (3, C) buffers, the statistics of the training set's LL bands: the coarse generator predicts
+            bands standardised by them.
+        detail_mean, detail_std: (3, 3C) buffers, likewise for the details that the diffusion works on.
+    """
+
+    ll_mean: Tensor
+    ll_std: Tensor
+    detail_mean: Tensor
+    detail_std: Tensor
+
+    def __init__(
+        self,
+        triplane_channels: int = 32,
+        num_diffusion_steps: int = 1000,
+        *,
+        resolution: int = 64,
+        hidden_dim: int = 128,
+        time_embed_dim: int = 128,
+        density_bias: float = -2.0,
+    ) -> None:
+        super().__init__()
+        self.config = ModelConfig(
+            triplane_channels, num_diffusion_steps, resolution, hidden_dim, time_embed_dim, density_bias
+        )
+        self.coarse_gen = CoarseTriplaneGen(3, triplane_channels, resolution)
+        self.detail_diffusion = DetailDiffusion(triplane_channels, time_embed_dim, num_diffusion_steps)
+        # Tells the denoiser, which sees one plane at a time, which of the three it is.
+        self.plane_embedding = nn.Parameter(0.02 * torch.randn(3, network_width(triplane_channels), 1, 1))
+        self.wavelet = WaveletTransform()
+        self.renderer = TriplaneRenderer(triplane_channels, hidden_dim, density_bias)
+        for band, channels in (("ll", triplane_channels), ("detail", 3 * triplane_channels)):
+            self.register_buffer(f"{band}_mean", torch.zeros(3, channels))
+            self.register_buffer(f"{band}_std", torch.ones(3, channels))
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> WaveletTriplaneDiffusion:
+        """Builds an untrained model of the given sizes."""
+        return cls(**asdict(config))
+
+    def save(self, path: str | Path) -> None:
+        """Writes weights and configuration as one safetensors file, atomically."""
+        from .checkpoint import save_checkpoint
+
+        save_checkpoint(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> WaveletTriplaneDiffusion:
+        """Reads what `save` wrote. Raises `CheckpointError` where the file is missing or is none of ours."""
+        from .checkpoint import load_checkpoint
+
+        return load_checkpoint(Path(path))
+
+    def predict_ll(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Stage 1.
+
+        Args:
+            images: (B, 3, 4R, 4R) in [-1, 1].
+
+        Returns:
+            The LL band as the triplane has it, and standardised as the denoiser wants it; both (B, 3, C, R, R).
+        """
+        standard = self.coarse_gen(images)
+        return standard * self.ll_std[:, :, None, None] + self.ll_mean[:, :, None, None], standard
+
+    def encode_condition(self, standard_ll: Tensor) -> Tensor:
+        """The denoiser's step-invariant input for all planes: (B, 3, C, R, R) to (B, 3, width, R, R)."""
+        features = self.detail_diffusion.encode_condition(rearrange(standard_ll, "b p c h w -> (b p) c h w"))
+        return rearrange(features, "(b p) c h w -> b p c h w", p=3) + self.plane_embedding
+
+    def step(
+        self, noisy: Tensor, condition: Tensor, previous: Tensor, noise: Tensor, row: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One sampling step for all planes of all items.
+
+        Args:
+            noisy, previous, noise: (B, 3, 3C, R, R): the state, the last prediction of x0, fresh normals.
+            condition: (B, 3, width, R, R) from `encode_condition`.
+            row: (7,) float32, a row of a sampler table (columns as in `runtime.sampler.COLUMNS`).
+
+        Returns:
+            The next state and this step's prediction of x0, both like `noisy`, standardised.
+        """
+        timestep, alpha, sigma, a, b, c, d = row.unbind()
+        flat = (rearrange(t, "b p c h w -> (b p) c h w") for t in (noisy, condition))
+        flat_noisy, flat_condition = flat
+        predicted = self.detail_diffusion.denoise(flat_noisy, timestep[None], alpha, sigma, flat_condition)
+        x0 = rearrange(predicted, "(b p) c h w -> b p c h w", p=3)
+        return a * noisy + b * x0 + c * previous + d * noise, x0
+
+    def sample_details(
+        self, standard_ll: Tensor, steps: int = 4, seed: int | Sequence[int] = 0, sampler: str = "ddim"
+    ) -> Tensor:
+        """Stage 2: the reverse diffusion from seeded noise.
+
+        Args:
+            standard_ll: (B, 3, C, R, R).
+            steps: evaluations of the network, 1 to T.
+            seed: one for all items, or one each.
+            sampler: a name in `runtime.sampler.SAMPLERS`.
+
+        Returns:
+            (B, 3, 3C, R, R) details in the triplane's own units.
+        """
+        batch, _, channels, side, _ = standard_ll.shape
+        total = self.config.num_diffusion_steps
+        table = sampler_table(sampler, *cosine_schedule(total), trailing_timesteps(total, steps))
+        rows = torch.tensor(table, dtype=torch.float32, device=standard_ll.device)
+        draws = 1 + steps if table[:, -1].any() else 1
+        drawn = [draw(each, (3, 3 * channels, side, side), draws) for each in seeds_of(seed, batch)]
+        noise = torch.from_numpy(np.stack(drawn, axis=1)).to(standard_ll)
+        condition = self.encode_condition(standard_ll)
+        x, x0 = noise[0], torch.zeros_like(noise[0])
+        for i, row in enumerate(rows):
+            x, x0 = self.step(x, condition, x0, noise[min(i + 1, draws - 1)], row)
+        return x * self.detail_std[:, :, None, None] + self.detail_mean[:, :, None, None]
+
+    def reconstruct_planes(self, triplane_ll: Tensor, details: Tensor) -> Tensor:
+        """Stage 3: LL (B, 3, C, R, R) and details (B, 3, 3C, R, R) to the triplane (B, 3, C, 2R, 2R)."""
+        flat = rearrange(details, "b p (band c) h w -> band (b p) c h w", band=3)
+        planes = self.wavelet.idwt2d(rearrange(triplane_ll, "b p c h w -> (b p) c h w"), *flat)
+        return rearrange(planes, "(b p) c h w -> b p c h w", p=3)
+
+    def forward(
+        self,
+        images: Tensor,
+        return_intermediate: bool = False,
+        *,
+        steps: int = 4,
+        seed: int | Sequence[int] = 0,
+        sampler: str = "ddim",
+        camera: Camera | Sequence[Camera] | None = None,
+    ) -> dict[str, Tensor]:
+        """All four stages, differentiable.
+
+        Args:
+            images: (B, 3, 4R, 4R) RGB in [-1, 1].
+            return_intermediate: also returns what the stages hand on.
+            steps, seed, sampler: of the reverse diffusion, as in `sample_details`.
+            camera: for the rendering; None for the canonical one.
+
+        Returns:
+            `rendered_image` (B, 3, 64, 64) in [0, 1], drawn with 64 samples per ray; with `return_intermediate` also
+            `input_images`, `triplane_LL` (B, 3, C, R, R), `triplane_details` (B, 3, 3C, R, R) and `triplane_highres`
+            (B, 3, C, 2R, 2R).
+        """
+        triplane_ll, standard_ll = self.predict_ll(images)
+        details = self.sample_details(standard_ll, steps, seed, sampler)
+        highres = self.reconstruct_planes(triplane_ll, details)
+        outputs = {"rendered_image": self.renderer.render_volume(highres, 64, 64, camera)}
+        if return_intermediate:
+            outputs |= {
+                "input_images": images,
+                "triplane_LL": triplane_ll,
+                "triplane_details": details,
+                "triplane_highres": highres,
+            }
+        return outputs

@@ -1,0 +1,144 @@
+"""Stage 4: the MLP that reads a triplane at points, and plain volume rendering: the reference for the runtime's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from runtime.cameras import Camera
+from runtime.planes import PLANE_AXES
+from runtime.rays import camera_rays
+
+# Density per scene unit for a logit of about 1: a solid whose logit is a few units is opaque within a tenth.
+DENSITY_SCALE = 20.0
+_POINTS_AT_ONCE = 1 << 18
+
+
+class TriplaneRenderer(nn.Module):
+    """Triplane to colour and density at points, and to pictures.
+
+    Planes are 0 = XY (column x, row -y), 1 = XZ (column x, row z), 2 = YZ (column z, row -y), read bilinearly with
+    `align_corners=False` and border padding.
+
+    Args:
+        triplane_channels: C.
+        hidden_dim: width of the MLP's two hidden layers.
+        density_bias: the density logit to start from.
+    """
+
+    def __init__(self, triplane_channels: int = 32, hidden_dim: int = 128, density_bias: float = -2.0) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(3 * triplane_channels, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()
+        )
+        self.colour, self.density = nn.Linear(hidden_dim, 3), nn.Linear(hidden_dim, 1)
+        nn.init.constant_(self.density.bias, density_bias)
+
+    def query_triplane(self, triplane: Tensor, coords: Tensor) -> Tensor:
+        """Interpolated features.
+
+        Args:
+            triplane: (B, 3, C, H, W).
+            coords: (B, N, 3) world positions; outside [-1, 1] the border continues.
+
+        Returns:
+            (B, N, 3C), the planes' features one after another.
+        """
+        features = []
+        for plane, (column, row, sign) in enumerate(PLANE_AXES):
+            grid = torch.stack([coords[..., column], sign * coords[..., row]], dim=-1)[:, :, None]
+            sampled = F.grid_sample(triplane[:, plane], grid, align_corners=False, padding_mode="border")
+            features.append(sampled[..., 0])
+        return torch.cat(features, dim=1).transpose(1, 2)
+
+    def logits(self, triplane: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
+        """Colour and density before their last non-linearity: (B, N, 3) and (B, N, 1); the surface is at density 0."""
+        h = self.mlp(self.query_triplane(triplane, coords))
+        return self.colour(h), self.density(h)
+
+    def forward(self, triplane: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
+        """Colour and density at points.
+
+        Args:
+            triplane: (B, 3, C, H, W); coords: (B, N, 3) in [-1, 1].
+
+        Returns:
+            rgb: (B, N, 3) in [0, 1]; density: (B, N, 1) per scene unit, above 0.
+        """
+        colour, density = self.logits(triplane, coords)
+        return torch.sigmoid(colour), DENSITY_SCALE * F.softplus(density)
+
+    def render_volume(
+        self,
+        triplane: Tensor,
+        num_samples: int = 64,
+        image_size: int = 128,
+        camera: Camera | Sequence[Camera] | None = None,
+        *,
+        jitter: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draws each item over white.
+
+        Args:
+            triplane: (B, 3, C, H, W).
+            num_samples: samples per ray, spread evenly over its stay in the cube.
+            image_size: side of the square picture in pixels.
+            camera: one for all items, or one each; None for the canonical one.
+            jitter: draws the samples at random within their intervals, for training; None takes the midpoints.
+
+        Returns:
+            (B, 3, image_size, image_size) in [0, 1].
+        """
+        if num_samples < 1 or image_size < 1:
+            raise ValueError(f"num_samples and image_size must be at least 1, not {num_samples} and {image_size}.")
+        batch = triplane.shape[0]
+        cameras = [camera or Camera.orbit()] * batch if camera is None or isinstance(camera, Camera) else list(camera)
+        if len(cameras) != batch:
+            raise ValueError(f"There are {len(cameras)} cameras for {batch} items: give one, or one for each item.")
+        bundles = [camera_rays(each, image_size, image_size) for each in cameras]
+
+        def stacked(name: str) -> Tensor:
+            return torch.from_numpy(np.stack([getattr(rays, name) for rays in bundles])).to(triplane)
+
+        origin, directions, near, far = (stacked(name) for name in ("origin", "directions", "near", "far"))
+        at_once = max(1, _POINTS_AT_ONCE // (batch * num_samples))
+        parts = []
+        for start in range(0, image_size**2, at_once):
+            part = slice(start, start + at_once)
+            arguments = (triplane, origin, directions[:, part], near[:, part], far[:, part], num_samples, jitter)
+            if torch.is_grad_enabled() and start + at_once < image_size**2 and jitter is None:
+                parts.append(checkpoint(self._march, *arguments, use_reentrant=False))
+            else:
+                parts.append(self._march(*arguments))
+        picture = torch.cat(parts, dim=1)
+        return picture.transpose(1, 2).reshape(batch, 3, image_size, image_size)
+
+    def _march(
+        self,
+        triplane: Tensor,
+        origin: Tensor,
+        directions: Tensor,
+        near: Tensor,
+        far: Tensor,
+        num_samples: int,
+        jitter: torch.Generator | None,
+    ) -> Tensor:
+        """Colours over white of rays (B, R); emission-absorption quadrature (Max 1995, as in NeRF). (B, R, 3)."""
+        batch, rays = near.shape
+        offsets: Tensor | float = 0.5
+        if jitter is not None:
+            offsets = torch.rand(batch, rays, num_samples, generator=jitter, device=near.device)
+        step = ((far - near) / num_samples)[..., None]
+        distances = near[..., None] + step * (torch.arange(num_samples, device=near.device) + offsets)
+        points = origin[:, None, None] + distances[..., None] * directions[:, :, None]
+        rgb, density = self(triplane, points.reshape(batch, -1, 3))
+        optical = density.reshape(batch, rays, num_samples) * step
+        passed = optical.cumsum(-1)
+        weights = torch.exp(optical - passed) * -torch.expm1(-optical)
+        colour = (weights[..., None] * rgb.reshape(batch, rays, num_samples, 3)).sum(-2)
+        return colour + torch.exp(-passed[..., -1:])

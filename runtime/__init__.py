@@ -1,0 +1,81 @@
+"""Image to 3-D without PyTorch: loads a bundle of ONNX graphs, reconstructs an object from a picture and draws it.
+
+    import runtime
+
+    picture = runtime.render("chair.png")                  # (128, 128, 3) uint8, the default bundle
+    with runtime.load() as rt:
+        scene = rt.reconstruct("chair.png", seed=3)
+        frame = scene.render(runtime.Camera.orbit(azimuth=60), image_size=256)
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import wavelet
+from .bundle import default_bundle
+from .cameras import Camera
+from .engine import Runtime
+from .errors import (
+    BackendError,
+    BackgroundWarning,
+    BundleError,
+    CameraError,
+    ClosedError,
+    ImageError,
+    OptionError,
+    UntrainedWarning,
+    WaveletTriplaneError,
+)
+from .images import ImageInput
+from .scene import Frame, Scene
+from .timing import record_times
+
+__all__ = [
+    "BackendError",
+    "BackgroundWarning",
+    "BundleError",
+    "Camera",
+    "CameraError",
+    "ClosedError",
+    "Frame",
+    "ImageError",
+    "OptionError",
+    "Runtime",
+    "Scene",
+    "UntrainedWarning",
+    "WaveletTriplaneError",
+    "default_bundle",
+    "load",
+    "record_times",
+    "render",
+    "wavelet",
+]
+
+_default: Runtime | None = None
+_default_lock = threading.Lock()
+
+
+def load(
+    bundle: str | Path | None = None,
+    backend: str = "auto",
+    precision: str | None = None,
+    threads: int | None = None,
+    memory_limit: int | None = None,
+) -> Runtime:
+    """Loads a bundle; the arguments are those of `Runtime`."""
+    return Runtime(bundle, backend, precision, threads, memory_limit)
+
+
+def render(image: ImageInput | list[ImageInput], **options: Any) -> NDArray[np.uint8]:
+    """Draws the object in a picture with the default bundle, which is loaded once; options as in `Runtime.render`."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = load()
+    return _default.render(image, **options)

@@ -1,0 +1,5 @@
+"""`python -m runtime`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,43 @@
+"""What a backend does for the runtime."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """Runs a bundle's graphs somewhere. Safe to be called from several threads at once.
+
+    Attributes:
+        name: "cpu", "cuda" or "tensorrt".
+        reason: in words, why this one was taken.
+    """
+
+    name: str
+    reason: str
+
+    def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
+        """Coarse stage and sampling loop.
+
+        Args:
+            images: (B, 3, S, S) in [-1, 1].
+            noise: (1 + draws, B, 3, 3C, R, R), the initial state first, then one draw a step where the table has a d.
+            table: (N, 7), from `sampler.sampler_table`.
+
+        Returns:
+            LL (B, 3, C, R, R), and standardised details (B, 3, 3C, R, R).
+        """
+        ...
+
+    def query(self, triplane: Array, points: Array) -> tuple[Array, Array]:
+        """Colour and density of one triplane (3, C, H, W) at points (N, 3): (N, 3) in [0, 1] and (N,) >= 0."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what it holds."""
+        ...

@@ -1,0 +1,91 @@
+"""ONNX Runtime sessions of a bundle, on one execution provider."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ..bundle import GRAPHS, Bundle, Graph, TensorSpec
+from ..errors import BackendError, BundleError, ClosedError
+from ..timing import stage
+from .base import Array
+
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64", "tensor(int8)": "int8"}
+
+
+class OnnxBackend:
+    """The bundle's graphs in ONNX Runtime.
+
+    Args:
+        bundle: verified bundle; precision: one of its variants.
+        name: "cpu" or "cuda".
+        reason: why this backend was taken, for `runtime info`.
+        threads: computing threads of the CPU provider.
+
+    Raises:
+        BackendError: the provider did not take the graphs.
+        BundleError: a graph's inputs or outputs are not what the manifest says.
+    """
+
+    def __init__(self, bundle: Bundle, precision: str, name: str, reason: str, threads: int) -> None:
+        self.name, self.reason = name, reason
+        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[name]
+        graphs = [bundle.graph(precision, graph) for graph in GRAPHS]
+        self._sessions = {graph.name: _session(graph, provider, threads) for graph in graphs}
+
+    def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
+        with stage("coarse"):
+            ll, condition = self._run("coarse", image=images)
+        state, denoised = noise[0], np.zeros_like(noise[0])
+        for index, row in enumerate(table.astype(np.float32)):
+            with stage("step"):
+                fresh = noise[min(index + 1, len(noise) - 1)]
+                state, denoised = self._run(
+                    "diffusion_step", noisy=state, condition=condition, previous=denoised, noise=fresh, row=row
+                )
+            if not np.isfinite(state).all():
+                raise BackendError(
+                    f"Step {index + 1} of {len(table)} (timestep {row[0]:.0f}) gave NaN or infinity on {self.name}.",
+                    "Use precision='float32'; if that is what ran, the weights are broken.",
+                )
+        return ll, state
+
+    def query(self, triplane: Array, points: Array) -> tuple[Array, Array]:
+        rgb, density = self._run("renderer", triplane=triplane[None], points=points[None])
+        return rgb[0], density[0, :, 0]
+
+    def close(self) -> None:
+        self._sessions.clear()
+
+    def _run(self, graph: str, **feeds: Array) -> list[Array]:
+        session = self._sessions.get(graph)
+        if session is None:
+            raise ClosedError("The runtime of this scene is closed.", "Draw inside the runtime's lifetime.")
+        return session.run(None, feeds)
+
+
+def _session(graph: Graph, provider: str, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(graph.data, options, providers=[provider])
+    except Exception as error:  # ONNX Runtime raises a dozen types of its own, none of them public.
+        raise BackendError(
+            f"ONNX Runtime {ort.__version__} cannot load the graph {graph.name!r} ({error}).",
+            "`python -m runtime doctor` says what is installed.",
+        ) from error
+    if provider not in session.get_providers():
+        raise BackendError(
+            f"ONNX Runtime fell back to {', '.join(session.get_providers())} where {provider} was asked for.",
+            "`python -m runtime doctor` says what is missing; backend='cpu' always runs.",
+        )
+    for side, actual in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
+        found = tuple(TensorSpec(t.name, _DTYPES.get(t.type, t.type), tuple(t.shape)) for t in actual)
+        if found != getattr(graph, side):
+            raise BundleError(
+                f"The graph {graph.name!r} has other {side} than the manifest says: {found}.",
+                "Export the bundle again.",
+            )
+    return session

@@ -1,0 +1,196 @@
+"""The bundle: a folder with `manifest.json` and ONNX graphs, verified byte by byte before anything of it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BundleError, OptionError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+GRAPHS = ("coarse", "diffusion_step", "renderer")
+_REMEDY = "Export it again with `python export/to_onnx.py`, or reinstall the package for its default bundle."
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph's input or output: name, NumPy dtype name, and shape with a name for each dynamic axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One verified ONNX graph."""
+
+    name: str
+    data: bytes
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. The runtime takes every constant of the model from here.
+
+    Attributes:
+        path: its folder.
+        manifest: the parsed manifest.
+        files: content of every graph file, by its path inside the folder.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+    @property
+    def name(self) -> str:
+        """What the exporter called it: a preset, or the checkpoint's name."""
+        return self.manifest["name"]
+
+    @property
+    def trained(self) -> bool:
+        """False where the weights come from a random seed."""
+        return self.manifest["trained"]
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Names of the variants, the default one first."""
+        return tuple(self.manifest["precisions"])
+
+    @property
+    def channels(self) -> int:
+        """Features per texel, C."""
+        return self.manifest["model"]["triplane_channels"]
+
+    @property
+    def resolution(self) -> int:
+        """Side R of the low-resolution planes."""
+        return self.manifest["model"]["resolution"]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input picture in pixels."""
+        return self.manifest["image"]["size"]
+
+    @property
+    def framing(self) -> float:
+        """Share of the picture's side that the object's bounding square takes, as in training."""
+        return self.manifest["image"]["framing"]
+
+    @property
+    def default_steps(self) -> int:
+        """Sampling steps where the caller names none."""
+        return self.manifest["defaults"]["steps"]
+
+    @property
+    def default_sampler(self) -> str:
+        """Sampler where the caller names none."""
+        return self.manifest["defaults"]["sampler"]
+
+    @property
+    def schedule(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """alpha and sigma of the noise schedule, each (T,) float64."""
+        schedule = self.manifest["schedule"]
+        return np.array(schedule["alpha"]), np.array(schedule["sigma"])
+
+    @property
+    def detail_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and standard deviation of the details, each (3, 3C) float32."""
+        statistics = self.manifest["statistics"]
+        return np.array(statistics["detail_mean"], np.float32), np.array(statistics["detail_std"], np.float32)
+
+    def graph(self, precision: str, name: str) -> Graph:
+        """One graph of one variant, with what the manifest says of its inputs and outputs."""
+        entry = self.manifest["precisions"][precision]["graphs"][name]
+        specs = (
+            tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in entry[side])
+            for side in ("inputs", "outputs")
+        )
+        return Graph(name, self.files[entry["file"]], *specs)
+
+    def check_precision(self, precision: str | None) -> str:
+        """The variant to use: the bundle's first where None is asked for."""
+        if precision is None:
+            return self.precisions[0]
+        if precision not in self.precisions:
+            raise OptionError(
+                f"The bundle {self.name!r} has no precision {precision!r}; it has {', '.join(self.precisions)}.",
+                "Leave precision out, or export that variant.",
+            )
+        return precision
+
+
+def default_bundle() -> Path:
+    """Folder of the bundle that ships inside the package."""
+    return Path(__file__).parent / "bundles" / "default"
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Reads and verifies a bundle.
+
+    Raises:
+        BundleError: it is missing, incomplete, altered in any byte, or of another format version.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise BundleError(f"There is no bundle folder at {folder}.", _REMEDY)
+    manifest = read_manifest(folder / MANIFEST)
+    try:
+        entries = [
+            (graph["file"], graph["sha256"])
+            for variant in manifest["precisions"].values()
+            for graph in (variant["graphs"][name] for name in GRAPHS)
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"The manifest of {folder} lacks {error}.", _REMEDY) from None
+    return Bundle(folder, manifest, {name: _verified(folder, name, digest) for name, digest in entries})
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Parses a manifest after checking its version and its own hash."""
+    raw = _read(path)
+    try:
+        manifest = json.loads(raw)
+        version, digest = manifest["format_version"], manifest["sha256"]
+    except (ValueError, KeyError, TypeError):
+        raise BundleError(f"{path} is damaged: it is no manifest in JSON.", _REMEDY) from None
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path} has format version {version!r}; this runtime reads version {FORMAT_VERSION}.",
+            "Install the runtime that the bundle was made for, or export the bundle again.",
+        )
+    if not isinstance(digest, str) or manifest_digest(raw, digest) != digest:
+        raise BundleError(f"{path} was altered: its content does not match its own sha256.", _REMEDY)
+    return manifest
+
+
+def manifest_digest(raw: bytes, digest: str) -> str:
+    """sha256 of a manifest's bytes with its own digest blanked out by zeros."""
+    return hashlib.sha256(raw.replace(digest.encode(), b"0" * 64, 1)).hexdigest()
+
+
+def _verified(folder: Path, name: str, digest: str) -> bytes:
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise BundleError(f"The manifest of {folder} points outside the bundle, to {name}.", _REMEDY)
+    data = _read(folder / name)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise BundleError(f"{folder / name} was altered: it does not match the sha256 in the manifest.", _REMEDY)
+    return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"The bundle is incomplete: {path} cannot be read ({error.strerror}).", _REMEDY) from None

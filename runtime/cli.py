@@ -1,0 +1,181 @@
+"""The command line: `python -m runtime render|info|doctor|bench`."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from . import doctor as examination
+from .cameras import AZIMUTH, ELEVATION, Camera
+from .engine import Runtime
+from .errors import OptionError, WaveletTriplaneError
+from .timing import record_times
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="One picture in, a 3-D object out.")
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Bundle = Annotated[Path | None, typer.Option(help="Folder of a bundle; the shipped one by default.")]
+BackendName = Annotated[str, typer.Option("--backend", help="auto, tensorrt, cuda or cpu.")]
+Precision = Annotated[str | None, typer.Option(help="A variant of the bundle.")]
+Threads = Annotated[int | None, typer.Option(help="Computing threads on a CPU; all cores by default.")]
+MemoryLimit = Annotated[int | None, typer.Option(help="MiB that drawing may take; 256 by default.")]
+Steps = Annotated[int | None, typer.Option(help="Sampling steps; the bundle's default if left out.")]
+Sampler = Annotated[str | None, typer.Option(help="ddim, dpmpp_2m, euler or ddpm.")]
+Size = Annotated[int, typer.Option(help="Side of the drawn pictures in pixels.")]
+Samples = Annotated[int, typer.Option(help="Samples per ray.")]
+
+
+@app.command()
+def render(
+    image: Annotated[Path, typer.Argument(help="A picture of one object, best with a transparent background.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out"),
+    orbit: Annotated[int, typer.Option(help="Also draw this many views around the object.")] = 0,
+    azimuth: Annotated[float, typer.Option(help="Camera angle in degrees, from +z towards +x.")] = AZIMUTH,
+    elevation: Annotated[float, typer.Option(help="Camera angle in degrees above the ground.")] = ELEVATION,
+    size: Size = 128,
+    samples: Samples = 64,
+    steps: Steps = None,
+    seed: Annotated[int, typer.Option(help="Seed of the diffusion's noise.")] = 0,
+    sampler: Sampler = None,
+    bundle: Bundle = None,
+    backend: BackendName = "auto",
+    precision: Precision = None,
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
+    times: Annotated[bool, typer.Option("--times", help="Print the seconds of each stage.")] = False,
+) -> None:
+    """Reconstructs the object in a picture and draws it."""
+    if orbit < 0:
+        raise OptionError(f"--orbit must be 0 or more, not {orbit}.", "Leave it out for a single view.")
+    with _open(bundle, backend, precision, threads, memory_limit) as rt, record_times() as recorded:
+        camera = Camera.orbit(azimuth, elevation)
+        scene = rt.reconstruct(image, steps, seed, sampler)
+        _save(scene.render(camera, size, samples).to_uint8(), out / f"{image.stem}.png")
+        written = [f"{image.stem}.png"]
+        frames = scene.orbit(orbit, elevation, image_size=size, num_samples=samples) if orbit else ()
+        with Progress(console=_err, disable=not _err.is_terminal, transient=True) as progress:
+            for index, frame in enumerate(progress.track(frames, total=orbit, description="orbit")):
+                written.append(f"{image.stem}_orbit_{index:03d}.png")
+                _save(frame.to_uint8(), out / written[-1])
+    _out.print(f"Wrote {out / written[0]}" + (f" and {orbit} views up to {out / written[-1]}" if orbit else ""))
+    if times:
+        _out.print(_stage_table(recorded))
+
+
+@app.command()
+def info(
+    bundle: Bundle = None, backend: BackendName = "auto", precision: Precision = None, threads: Threads = None
+) -> None:
+    """Says what the bundle is and which backend would run it, and why."""
+    with _open(bundle, backend, precision, threads, None) as rt:
+        manifest = rt.bundle.manifest
+        parity = manifest["precisions"][rt.precision].get("parity", {}).get("checks", [])
+        worst = min((check["psnr_db"] for check in parity), default=float("nan"))
+        table = Table(show_header=False, box=None)
+        for key, value in (
+            ("bundle", f"{rt.bundle.name} at {rt.bundle.path}"),
+            ("trained", "yes" if rt.bundle.trained else "no: what it reconstructs means nothing"),
+            ("parameters", f"{manifest['parameters']:,}"),
+            ("triplane", f"3 x {rt.bundle.channels} x {2 * rt.bundle.resolution} x {2 * rt.bundle.resolution}"),
+            ("defaults", f"{rt.bundle.default_steps} steps of {rt.bundle.default_sampler}"),
+            ("precision", f"{rt.precision} (has {', '.join(rt.bundle.precisions)})"),
+            ("parity", f"{worst:.1f} dB at the least against PyTorch, {len(parity)} checks at export"),
+            ("backend", f"{rt.backend.name} ({rt.backend.reason})"),
+        ):
+            table.add_row(key, value)
+        _out.print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Says what this machine has and lacks, with the command that mends it."""
+    findings = list(examination.examine())
+    table = Table(show_header=False, box=None)
+    for finding in findings:
+        table.add_row({True: "ok", None: "-", False: "FAIL"}[finding.good], finding.subject, escape(finding.detail))
+    _out.print(table)
+    if any(finding.good is False for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    image: Annotated[Path, typer.Argument(help="A picture to time with.")],
+    runs: Annotated[int, typer.Option(help="Timed runs, after one that is not counted.")] = 5,
+    size: Size = 128,
+    samples: Samples = 64,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    bundle: Bundle = None,
+    backend: BackendName = "auto",
+    precision: Precision = None,
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
+) -> None:
+    """Times each stage on this machine."""
+    if runs < 1:
+        raise OptionError(f"--runs must be 1 or more, not {runs}.", "The default is 5.")
+    with _open(bundle, backend, precision, threads, memory_limit) as rt:
+        rt.render(image, None, size, samples, steps, sampler=sampler)
+        with record_times() as recorded:
+            for _ in range(runs):
+                rt.render(image, None, size, samples, steps, sampler=sampler)
+    _out.print(_stage_table(recorded))
+
+
+def main() -> None:
+    """Runs the command line; a failure prints one sentence and exits with 1, bad usage with 2."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: _err.print(f"note: {message}")
+        try:
+            app()
+        except WaveletTriplaneError as error:
+            _err.print(f"error: {error}", markup=False)
+            sys.exit(1)
+        except OSError as error:
+            _err.print(f"error: {error.filename or 'input and output'}: {error.strerror or error}.", markup=False)
+            sys.exit(1)
+
+
+@contextmanager
+def _open(
+    bundle: Path | None, backend: str, precision: str | None, threads: int | None, memory_limit: int | None
+) -> Iterator[Runtime]:
+    limit = None if memory_limit is None else memory_limit << 20
+    with Runtime(bundle, backend, precision, threads, limit) as rt:
+        yield rt
+
+
+def _save(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Writes a PNG under a temporary name first, so that an interrupted run leaves no half of a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        Image.fromarray(pixels).save(partial, "PNG")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _stage_table(times: dict[str, list[float]]) -> Table:
+    table = Table("stage", "runs", "median (ms)", "total (ms)", box=None)
+    for name, seconds in times.items():
+        row = (len(seconds), f"{statistics.median(seconds) * 1e3:.1f}", f"{sum(seconds) * 1e3:.1f}")
+        table.add_row(name, *map(str, row))
+    return table

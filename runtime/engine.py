@@ -1,0 +1,181 @@
+"""The runtime: a loaded bundle on a backend, turning pictures into scenes and pictures of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends import open_backend
+from .bundle import default_bundle, load_bundle
+from .cameras import Camera
+from .errors import ClosedError, ImageError, OptionError, UntrainedWarning
+from .images import ImageInput, prepare_image
+from .noise import draw, seeds_of
+from .sampler import sampler_table, trailing_timesteps
+from .scene import Scene, checked_count, checked_size
+from .timing import stage
+from .wavelet import idwt2d
+
+DEFAULT_MEMORY = 256 << 20
+_LEAST_MEMORY = 16 << 20
+# Items whose networks run together. More of them gain nothing on a CPU and cost memory.
+_GROUP = 8
+
+Array = NDArray[np.float32]
+
+
+class Runtime:
+    """A loaded bundle. Safe to be shared by threads; a context manager.
+
+    Args:
+        bundle: its folder; None for the one that ships with the package.
+        backend: "auto", "tensorrt", "cuda" or "cpu".
+        precision: a variant of the bundle; None for its first.
+        threads: computing threads on a CPU; None for one per core.
+        memory_limit: bytes that drawing a view may take beside the loaded model and the picture itself; None for
+            256 MiB. A lower limit costs time, not quality.
+
+    Raises:
+        BundleError, BackendError, OptionError: see `runtime.errors`.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | None = None,
+        backend: str = "auto",
+        precision: str | None = None,
+        threads: int | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
+        limit = DEFAULT_MEMORY if memory_limit is None else memory_limit
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < _LEAST_MEMORY:
+            raise OptionError(
+                f"memory_limit must be a number of bytes of at least {_LEAST_MEMORY} (16 MiB), not {limit!r}.",
+                "Leave it out for 256 MiB.",
+            )
+        self.bundle = load_bundle(default_bundle() if bundle is None else bundle)
+        self.precision = self.bundle.check_precision(precision)
+        self.memory_limit = limit
+        self._schedule = self.bundle.schedule
+        self._detail_mean, self._detail_std = (a[..., None, None] for a in self.bundle.detail_statistics)
+        self.backend = open_backend(backend, self.bundle, self.precision, threads)
+        self._closed = False
+        if not self.bundle.trained:
+            warnings.warn(
+                f"The bundle {self.bundle.name!r} is untrained: what it reconstructs means nothing.",
+                UntrainedWarning,
+                stacklevel=3,
+            )
+
+    @overload
+    def reconstruct(
+        self,
+        image: Sequence[ImageInput],
+        steps: int | None = None,
+        seed: int | Sequence[int] = 0,
+        sampler: str | None = None,
+    ) -> list[Scene]: ...
+    @overload
+    def reconstruct(
+        self, image: ImageInput, steps: int | None = None, seed: int = 0, sampler: str | None = None
+    ) -> Scene: ...
+    def reconstruct(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        steps: int | None = None,
+        seed: int | Sequence[int] = 0,
+        sampler: str | None = None,
+    ) -> Scene | list[Scene]:
+        """Coarse stage, diffusion and inverse wavelet transform: paid once, then looked at from anywhere.
+
+        Args:
+            image: a path, bytes, a PIL image or an array, as in `images.prepare_image`; or a list of them.
+            steps: sampling steps, 1 to T; None for the bundle's default.
+            seed: of the diffusion's noise; for a list one for all, or one each.
+            sampler: "ddim", "dpmpp_2m", "euler" or "ddpm"; None for the bundle's default.
+
+        Returns:
+            A scene; a list gives a list. An item's scene does not depend on its neighbours in the list.
+        """
+        self._check_open()
+        table = self._table(steps, sampler)
+        single = not isinstance(image, list | tuple)
+        images: list[Any] = [image] if single else list(image)  # type: ignore[arg-type]
+        if not images:
+            raise ImageError("The list of pictures is empty.", "Give at least one.")
+        seeds = seeds_of(seed, len(images))
+        with stage("image"):
+            prepared = [prepare_image(each, self.bundle.image_size, self.bundle.framing) for each in images]
+        scenes: list[Scene] = []
+        for start in range(0, len(prepared), _GROUP):
+            group = slice(start, start + _GROUP)
+            scenes += [
+                Scene(self.backend, triplane, self.memory_limit)
+                for triplane in self._triplanes(np.stack(prepared[group]), seeds[group], table)
+            ]
+        return scenes[0] if single else scenes
+
+    def render(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        camera: Camera | None = None,
+        image_size: int | tuple[int, int] = 128,
+        num_samples: int = 64,
+        steps: int | None = None,
+        seed: int | Sequence[int] = 0,
+        sampler: str | None = None,
+    ) -> NDArray[np.uint8]:
+        """Reconstructs and draws in one call.
+
+        Args:
+            image, steps, seed, sampler: as in `reconstruct`.
+            camera, image_size, num_samples: as in `Scene.render`.
+
+        Returns:
+            (H, W, 3) uint8, over white; for a list (B, H, W, 3), the same pixels as one by one.
+        """
+        checked_size(image_size), checked_count("num_samples", num_samples, 4096)
+        made = self.reconstruct(image, steps, seed, sampler)  # type: ignore[arg-type]
+        if isinstance(made, Scene):
+            return made.render(camera, image_size, num_samples).to_uint8()
+        return np.stack([scene.render(camera, image_size, num_samples).to_uint8() for scene in made])
+
+    def close(self) -> None:
+        """Gives the backend's memory back. Scenes made by this runtime cannot be drawn any more."""
+        if not self._closed:
+            self._closed = True
+            self.backend.close()
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("This runtime is closed.", "Load a new one with runtime.load().")
+
+    def _table(self, steps: int | None, sampler: str | None) -> NDArray[np.float64]:
+        alpha, sigma = self._schedule
+        timesteps = trailing_timesteps(len(alpha), self.bundle.default_steps if steps is None else steps)
+        return sampler_table(sampler or self.bundle.default_sampler, alpha, sigma, timesteps)
+
+    def _triplanes(self, images: Array, seeds: list[int], table: NDArray[np.float64]) -> list[Array]:
+        side, channels = self.bundle.resolution, self.bundle.channels
+        draws = 1 + len(table) if table[:, -1].any() else 1
+        drawn = [draw(seed, (3, 3 * channels, side, side), draws) for seed in seeds]
+        ll, standard = self.backend.generate(images, np.stack(drawn, axis=1), table)
+        with stage("idwt"):
+            details = standard * self._detail_std + self._detail_mean
+            planes = idwt2d(ll, *np.split(details, 3, axis=2))
+        planes.setflags(write=False)
+        return list(planes)

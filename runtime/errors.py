@@ -1,0 +1,51 @@
+"""The runtime's exception tree.
+
+Every error that a caller can cause is a `WaveletTriplaneError`. Its message has two halves: the cause (with the
+values that would be allowed) and the remedy, also available apart as `error.cause` and `error.remedy`.
+"""
+
+
+class WaveletTriplaneError(Exception):
+    """Base class of everything that this package raises on purpose.
+
+    Args:
+        cause: one sentence, what is wrong, with the offending value and the allowed ones.
+        remedy: one sentence, what to do about it.
+    """
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(f"{cause} {remedy}")
+        self.cause = cause
+        self.remedy = remedy
+
+
+class ImageError(WaveletTriplaneError, ValueError):
+    """The input picture cannot be read, or holds nothing that could be reconstructed."""
+
+
+class CameraError(WaveletTriplaneError, ValueError):
+    """A pose or a field of view that describes no camera."""
+
+
+class OptionError(WaveletTriplaneError, ValueError):
+    """An argument outside its allowed values: steps, sampler, sizes, seeds, threads, memory."""
+
+
+class BundleError(WaveletTriplaneError):
+    """The bundle is missing, incomplete, altered, or of another format version."""
+
+
+class BackendError(WaveletTriplaneError):
+    """The backend is unknown, or cannot run on this machine."""
+
+
+class ClosedError(WaveletTriplaneError):
+    """The runtime was used after `close()`."""
+
+
+class BackgroundWarning(UserWarning):
+    """An opaque picture: its background was not removed, and becomes part of the object."""
+
+
+class UntrainedWarning(UserWarning):
+    """The bundle's weights come from a random seed: what it reconstructs means nothing."""

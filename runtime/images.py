@@ -1,0 +1,184 @@
+"""Input pictures: whatever the caller has, to the square float32 picture that the model was trained on.
+
+A picture with transparency is cropped to its object, which is centred and scaled to the framing used in training,
+over white. An opaque one is taken as it is, padded to a square with white.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import BackgroundWarning, ImageError
+
+ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+
+MAX_PIXELS = 64_000_000
+MIN_SIDE = 16
+_VISIBLE = 0.05
+_MIN_OBJECT = 8
+_FORMATS = "Give a PNG, JPEG, WebP, BMP or TIFF file, its bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4)."
+
+Array = NDArray[np.float32]
+
+
+def prepare_image(image: ImageInput, size: int, framing: float) -> Array:
+    """Brings one picture into the model's form.
+
+    Args:
+        image: a path, an encoded file's bytes, a PIL image of any mode, or an array with channels last: uint8, uint16,
+            bool, or floating in [0, 1]; grey, grey with alpha, RGB or RGBA.
+        size: side of the result in pixels.
+        framing: share of the side that a masked object's bounding square shall take.
+
+    Returns:
+        (3, size, size) float32 RGB in [-1, 1].
+
+    Raises:
+        ImageError: it cannot be read, or holds nothing to reconstruct; the message says what is allowed.
+    """
+    rgba = to_rgba(image)
+    if min(rgba.shape[:2]) < MIN_SIDE:
+        height, width = rgba.shape[:2]
+        raise ImageError(
+            f"The picture is {width}x{height} pixels; at least {MIN_SIDE} on each side are needed.", "Give a larger one."
+        )
+    alpha = rgba[..., 3]
+    if alpha.min() < 1:
+        window = _object_window(alpha, framing)
+    else:
+        warnings.warn(
+            "The picture has no transparency: its background was not removed, and it is taken as it is.",
+            BackgroundWarning,
+            stacklevel=3,
+        )
+        height, width = alpha.shape
+        side = max(height, width)
+        window = ((width - side) / 2, (height - side) / 2, side)
+    premultiplied = np.concatenate([rgba[..., :3] * alpha[..., None], alpha[..., None]], axis=2)
+    framed = _resample(premultiplied, window, size)
+    rgb = framed[..., :3] + (1 - framed[..., 3:])
+    return np.ascontiguousarray(rgb.transpose(2, 0, 1)) * np.float32(2) - np.float32(1)
+
+
+def to_rgba(image: ImageInput) -> Array:
+    """Decodes a picture to (H, W, 4) float32 in [0, 1], alpha not premultiplied, EXIF rotation applied."""
+    if isinstance(image, np.ndarray):
+        return _array_to_rgba(image)
+    if isinstance(image, Image.Image):
+        return _pil_to_rgba(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _decode(io.BytesIO(image), f"The {len(image)} bytes given")
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
+        if not path.is_file():
+            raise ImageError(f"There is no picture file at {path}.", "Check the path.")
+        return _decode(path, str(path))
+    raise ImageError(f"A {type(image).__name__} is no picture.", _FORMATS)
+
+
+def _decode(source: Path | io.BytesIO, name: str) -> Array:
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures; the check of our own limit comes first and raises.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(source) as picture:
+                return _pil_to_rgba(picture)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise _too_large("more than 100 million pixels") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} cannot be read as a picture: no known format.", _FORMATS) from None
+    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over.
+        raise ImageError(f"{name} cannot be read as a picture: it is damaged or cut off ({error}).", _FORMATS) from error
+
+
+def _pil_to_rgba(picture: Image.Image) -> Array:
+    _check_pixels(*picture.size)
+    try:
+        picture = ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError) as error:
+        raise ImageError(f"The picture is damaged or cut off ({error}).", _FORMATS) from error
+    if picture.mode.startswith("I") or picture.mode == "F":
+        # 16-bit grey, which Pillow would clip to 255 in a conversion; 32-bit modes are taken to hold the same range.
+        return _array_to_rgba(np.asarray(picture).astype(np.float32) / np.float32(65535 if picture.mode != "F" else 1))
+    return _array_to_rgba(np.asarray(picture.convert("RGBA")))
+
+
+def _array_to_rgba(array: NDArray[Any]) -> Array:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or 0 in array.shape:
+        raise ImageError(f"An array of shape {array.shape} is no picture: channels come last, 1 to 4 of them.", _FORMATS)
+    _check_pixels(array.shape[1], array.shape[0])
+    if array.dtype in (np.uint8, np.uint16):
+        values = array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
+    elif array.dtype == np.bool_ or array.dtype in (np.float16, np.float32, np.float64):
+        values = array.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise ImageError("The picture holds NaN or infinity.", "Replace them before the call.")
+        if values.min() < 0 or values.max() > 1:
+            raise ImageError(
+                f"A floating picture must lie in [0, 1], not in [{values.min():.3g}, {values.max():.3g}].",
+                "Scale it, or give uint8.",
+            )
+    else:
+        raise ImageError(f"Arrays of {array.dtype} are no pictures: uint8, uint16, bool or floating are.", _FORMATS)
+    channels = values.shape[2]
+    colour = values[..., :3] if channels >= 3 else np.repeat(values[..., :1], 3, axis=2)
+    alpha = values[..., -1:] if channels in (2, 4) else np.ones_like(values[..., :1])
+    return np.concatenate([colour, alpha], axis=2)
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise _too_large(f"{width}x{height}")
+
+
+def _too_large(what: str) -> ImageError:
+    return ImageError(
+        f"The picture is too large: {what}, where {MAX_PIXELS // 1_000_000} million pixels are allowed.", "Shrink it first."
+    )
+
+
+def _object_window(alpha: Array, framing: float) -> tuple[float, float, float]:
+    """Left, top and side of the square that frames what is visible."""
+    visible = alpha > _VISIBLE
+    rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
+    if rows.size == 0:
+        raise ImageError("The picture is fully transparent: there is no object in it.", "Check its alpha channel.")
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    longest = max(bottom - top, right - left)
+    if longest < _MIN_OBJECT:
+        raise ImageError(
+            f"The visible part of the picture is only {right - left}x{bottom - top} pixels.",
+            f"Give a picture whose object spans at least {_MIN_OBJECT}.",
+        )
+    side = longest / framing
+    return (left + right - side) / 2, (top + bottom - side) / 2, side
+
+
+def _resample(image: Array, window: tuple[float, float, float], size: int) -> Array:
+    """Cuts a square window, which may reach beyond the picture, and resamples it with an antialiasing filter."""
+    left, top, side = window
+    height, width = image.shape[:2]
+    if (left, top, side) == (0, 0, size) and (height, width) == (size, size):
+        return image
+    pad_left, pad_top = max(0, -int(np.floor(left))), max(0, -int(np.floor(top)))
+    pad_right = max(0, int(np.ceil(left + side)) - width)
+    pad_bottom = max(0, int(np.ceil(top + side)) - height)
+    padded = np.pad(image, ((pad_top, pad_bottom), (pad_left, pad_right), (0, 0)))
+    box = (left + pad_left, top + pad_top, left + pad_left + side, top + pad_top + side)
+    planes = [
+        Image.fromarray(np.ascontiguousarray(padded[..., channel])).resize((size, size), Image.Resampling.BICUBIC, box)
+        for channel in range(image.shape[2])
+    ]
+    return np.clip(np.stack([np.asarray(plane) for plane in planes], axis=2), 0, 1)

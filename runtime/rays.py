@@ -1,0 +1,112 @@
+"""Ray geometry: pixels to rays, rays to intervals inside the cube, intervals to samples, samples to a picture.
+
+Small pure functions on float32 arrays; one row a ray. The PyTorch reference shares the first two (they hold the
+conventions) and writes its own compositing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cameras import Camera
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Rays in the world.
+
+    Attributes:
+        origin: (3,) float32, shared by all rays.
+        directions: (R, 3) float32 unit vectors.
+        near, far: (R,) float32 distances between which the ray is in the cube [-1, 1]^3; near = far = 0 if it misses.
+        cosine: (R,) float32, viewing-axis distance per unit of ray length.
+    """
+
+    origin: Array
+    directions: Array
+    near: Array
+    far: Array
+    cosine: Array
+
+    @property
+    def hits(self) -> NDArray[np.bool_]:
+        """(R,) True where the ray passes through the cube."""
+        return self.far > self.near
+
+    def take(self, index: NDArray[np.integer] | slice) -> Rays:
+        """The chosen rays, in the given order."""
+        return Rays(self.origin, self.directions[index], self.near[index], self.far[index], self.cosine[index])
+
+
+def camera_rays(camera: Camera, height: int, width: int) -> Rays:
+    """One ray through the centre of each pixel, row by row from the top left; pixels are square."""
+    scale = math.tan(math.radians(camera.fov) / 2)
+    x = ((np.arange(width) + 0.5) * 2 - width) / height * scale
+    y = (1 - (np.arange(height) + 0.5) * 2 / height) * scale
+    local = np.stack([*np.broadcast_arrays(x[None, :], y[:, None], -1.0)], axis=-1).reshape(-1, 3)
+    cosine = 1 / np.linalg.norm(local, axis=1)
+    directions = (local * cosine[:, None]) @ camera.pose[:3, :3].T
+    near, far = clip_to_cube(camera.position, directions)
+    return Rays(*(np.ascontiguousarray(a, np.float32) for a in (camera.position, directions, near, far, cosine)))
+
+
+def clip_to_cube(
+    origin: NDArray[np.float64], directions: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where rays enter and leave the cube [-1, 1]^3 (slab method, Kay and Kajiya 1986).
+
+    Args:
+        origin: (3,) world position, inside the cube or outside.
+        directions: (R, 3) unit vectors.
+
+    Returns:
+        near, far: (R,) distances, 0 <= near <= far; both 0 for a ray that misses.
+    """
+    # A direction of exactly 0 would give 0/0 on the face of the cube; 1e-12 keeps the sign of the slab's sides.
+    safe = np.where(np.abs(directions) < 1e-12, 1e-12, directions)
+    lower, upper = (-1 - origin) / safe, (1 - origin) / safe
+    near = np.maximum(np.minimum(lower, upper).max(axis=1), 0.0)
+    far = np.maximum(lower, upper).min(axis=1)
+    hit = far > near
+    return np.where(hit, near, 0.0), np.where(hit, far, 0.0)
+
+
+def midpoints(rays: Rays, num_samples: int) -> tuple[Array, Array]:
+    """Splits each ray's stay in the cube into equal intervals and samples them in the middle.
+
+    Returns:
+        points: (R, S, 3) world positions; distances: (R, S) from the origin of the ray.
+    """
+    step = (rays.far - rays.near) / np.float32(num_samples)
+    distances = rays.near[:, None] + step[:, None] * (np.arange(num_samples, dtype=np.float32) + np.float32(0.5))
+    points = rays.origin + distances[..., None] * rays.directions[:, None, :]
+    return points, distances
+
+
+def composite(
+    rgb: Array, density: Array, distances: Array, step: Array, cosine: Array
+) -> tuple[Array, Array, Array]:
+    """Emission-absorption compositing, front to back (Max 1995, equation 9, as used by NeRF).
+
+    Args:
+        rgb: (R, S, 3) in [0, 1]; density: (R, S) per scene unit, >= 0.
+        distances: (R, S) of the samples along the ray; step: (R,) interval length; cosine: (R,) as in `Rays`.
+
+    Returns:
+        colour: (R, 3), premultiplied by alpha; alpha: (R,) in [0, 1]; depth: (R,) mean depth of what was hit along
+        the viewing axis, 0 where nothing was.
+    """
+    optical = density * step[:, None]
+    passed = np.cumsum(optical, axis=1)
+    weights = np.exp(-(passed - optical)) * -np.expm1(-optical)
+    alpha = -np.expm1(-passed[:, -1])
+    colour = np.matmul(weights[:, None, :], rgb)[:, 0]
+    along = np.einsum("rs,rs->r", weights, distances) * cosine
+    depth = np.divide(along, alpha, out=np.zeros_like(along), where=alpha > 1e-6)
+    return colour, alpha, depth

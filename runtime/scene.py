@@ -1,0 +1,123 @@
+"""A reconstructed object: its triplane, and pictures of it from any camera."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends.base import Backend
+from .cameras import DISTANCE, ELEVATION, FOV, Camera
+from .errors import CameraError, OptionError
+from .rays import Rays, camera_rays, composite, midpoints
+from .timing import stage
+
+Array = NDArray[np.float32]
+
+# What one sample point takes while it is drawn: three planes' interpolated features, two hidden layers and the ray's
+# own arrays, in float32, measured with 16 channels and rounded up; wider models add their features.
+_BYTES_PER_POINT = 3072
+_BYTES_PER_POINT_AND_CHANNEL = 48
+_MAX_SIDE = 8192
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A drawn view.
+
+    Attributes:
+        rgb: (H, W, 3) float32 in [0, 1], over the background.
+        alpha: (H, W) float32 in [0, 1].
+        depth: (H, W) float32, mean distance along the viewing axis in scene units of what was hit; 0 where nothing was.
+    """
+
+    rgb: Array
+    alpha: Array
+    depth: Array
+
+    def to_uint8(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 colours, rounded."""
+        return np.round(self.rgb * 255).astype(np.uint8)
+
+
+class Scene:
+    """One object. Made by `Runtime.reconstruct`; paid for once, then drawn as often as wanted.
+
+    Attributes:
+        triplane: (3, C, 2R, 2R) float32, read-only.
+    """
+
+    def __init__(self, backend: Backend, triplane: Array, memory_limit: int) -> None:
+        self.triplane = triplane
+        self._backend = backend
+        self._points_at_once = memory_limit // (_BYTES_PER_POINT + _BYTES_PER_POINT_AND_CHANNEL * triplane.shape[1])
+
+    def render(
+        self,
+        camera: Camera | None = None,
+        image_size: int | tuple[int, int] = 128,
+        num_samples: int = 64,
+        background: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    ) -> Frame:
+        """Draws the object.
+
+        Args:
+            camera: None for the canonical one, from where the picture was taken.
+            image_size: side of a square picture, or (height, width), in pixels.
+            num_samples: samples per ray, spread evenly over the ray's stay in the cube.
+            background: RGB in [0, 1].
+
+        Raises:
+            OptionError, CameraError: an argument out of range.
+        """
+        height, width = checked_size(image_size)
+        checked_count("num_samples", num_samples, 4096)
+        if camera is not None and not isinstance(camera, Camera):
+            raise CameraError(
+                f"A {type(camera).__name__} is no camera.", "Give runtime.Camera(pose) or runtime.Camera.orbit(azimuth=30)."
+            )
+        with stage("render"):
+            rays = camera_rays(camera or Camera.orbit(), height, width)
+            colour = np.zeros((height * width, 3), np.float32)
+            alpha, depth = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
+            hits = np.flatnonzero(rays.hits)
+            for part in np.array_split(hits, max(1, -(-hits.size * num_samples // self._points_at_once))):
+                colour[part], alpha[part], depth[part] = self._march(rays.take(part), num_samples)
+            rgb = np.clip(colour + (1 - alpha[:, None]) * np.asarray(background, np.float32), 0, 1)
+            return Frame(rgb.reshape(height, width, 3), alpha.reshape(height, width), depth.reshape(height, width))
+
+    def orbit(
+        self,
+        frames: int = 60,
+        elevation: float = ELEVATION,
+        distance: float = DISTANCE,
+        fov: float = FOV,
+        image_size: int | tuple[int, int] = 128,
+        num_samples: int = 64,
+    ) -> Iterator[Frame]:
+        """Draws the object from `frames` cameras evenly around it, from azimuth 0 towards +x, one at a time."""
+        checked_count("frames", frames, 100_000)
+        cameras = [Camera.orbit(360 * i / frames, elevation, distance, fov) for i in range(frames)]
+        return (self.render(camera, image_size, num_samples) for camera in cameras)
+
+    def _march(self, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
+        points, distances = midpoints(rays, num_samples)
+        rgb, density = self._backend.query(self.triplane, points.reshape(-1, 3))
+        step = (rays.far - rays.near) / np.float32(num_samples)
+        shape = distances.shape
+        return composite(rgb.reshape(*shape, 3), density.reshape(shape), distances, step, rays.cosine)
+
+
+def checked_count(name: str, value: int, largest: int) -> int:
+    """`value` if it is a whole number from 1 to `largest`, else an `OptionError`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= largest:
+        raise OptionError(f"{name} must be a whole number from 1 to {largest}, not {value!r}.", "Change it.")
+    return int(value)
+
+
+def checked_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a picture, each from 1 to 8192."""
+    pair = image_size if isinstance(image_size, tuple | list) and len(image_size) == 2 else (image_size, image_size)
+    return checked_count("image_size", pair[0], _MAX_SIDE), checked_count("image_size", pair[1], _MAX_SIDE)
