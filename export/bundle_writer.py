@@ -1,4 +1,4 @@
-"""Writing a bundle: graphs and manifest into a temporary folder, renamed into place only when every check has passed."""
+"""Writing a bundle: graphs and manifest into a temporary folder, renamed when every check has passed."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ import onnx
 
 from model import WaveletTriplaneDiffusion
 from runtime.bundle import FORMAT_VERSION, MANIFEST, manifest_digest
-from runtime.sampler import SAMPLERS
+from runtime.images import TRAINING_FRAMING
 from runtime.schedule import cosine_schedule
 
 from .graphs import OPSET, GraphDefinition
 
-# Share of the picture's side that an object's bounding square takes in the pictures that the model is trained on.
-FRAMING = 0.7
 DEFAULT_STEPS, DEFAULT_SAMPLER = 4, "ddim"
-assert DEFAULT_SAMPLER in SAMPLERS
 
 
 class ExportError(RuntimeError):
     """The export cannot go on; nothing was written."""
 
 
-def describe_model(model: WaveletTriplaneDiffusion, name: str, trained: bool, notes: Mapping[str, Any]) -> dict[str, Any]:
+def describe_model(
+    model: WaveletTriplaneDiffusion, name: str, trained: bool, notes: Mapping[str, Any]
+) -> dict[str, Any]:
     """The part of the manifest that every precision shares."""
     alpha, sigma = cosine_schedule(model.config.num_diffusion_steps)
     statistics = {key: getattr(model, key).tolist() for key in ("ll_mean", "ll_std", "detail_mean", "detail_std")}
@@ -43,7 +42,7 @@ def describe_model(model: WaveletTriplaneDiffusion, name: str, trained: bool, no
         "trained": trained,
         "parameters": sum(p.numel() for p in model.parameters()),
         "model": asdict(model.config),
-        "image": {"size": model.config.image_size, "framing": FRAMING},
+        "image": {"size": model.config.image_size, "framing": TRAINING_FRAMING},
         "defaults": {"steps": DEFAULT_STEPS, "sampler": DEFAULT_SAMPLER},
         "schedule": {"alpha": alpha.tolist(), "sigma": sigma.tolist()},
         "statistics": statistics,

@@ -1,8 +1,8 @@
 """The three graphs: which part of the model each holds, its inputs and outputs, and how it becomes ONNX.
 
-    coarse          image -> triplane_ll, condition (all that the denoiser needs and no step changes)
-    diffusion_step  noisy, condition, previous, noise, row -> next, denoised (all planes, the sampler's update inside)
-    renderer        triplane, points -> rgb, density
+coarse          image -> triplane_ll, condition (all that the denoiser needs and no step changes)
+diffusion_step  noisy, condition, previous, noise, row -> next, denoised (all planes, the sampler's update inside)
+renderer        triplane, points -> rgb, density
 """
 
 from __future__ import annotations
@@ -134,6 +134,7 @@ def to_onnx(definition: GraphDefinition) -> onnx.ModelProto:
             dynamic_shapes=dynamic,
             verbose=False,
         )
+    assert program is not None
     proto = program.model_proto
     _name_shapes(proto, definition)
     onnx.checker.check_model(proto, full_check=True)

@@ -45,8 +45,10 @@ def psnr(actual: NDArray[np.floating], expected: NDArray[np.floating], peak: flo
     if not np.isfinite(error):
         return -np.inf
     span = float(np.ptp(expected)) if peak is None else peak
-    return min(_IDENTICAL, 10 * np.log10(span**2 / error)) if error > 0 and span > 0 else (
-        _IDENTICAL if error == 0 else -np.inf
+    return (
+        min(_IDENTICAL, 10 * np.log10(span**2 / error))
+        if error > 0 and span > 0
+        else (_IDENTICAL if error == 0 else -np.inf)
     )
 
 

@@ -61,7 +61,8 @@ def export_bundle(
     precision = "float32"
     manifest = describe_model(model, name, trained, notes or {})
     with replacing(out) as folder:
-        graphs, checks = {}, []
+        graphs: dict[str, Any] = {}
+        checks: list[Check] = []
         for definition in track(
             graph_definitions(model), "exporting graphs", console=_console, disable=not _console.is_terminal
         ):
@@ -71,7 +72,10 @@ def export_bundle(
         manifest["precisions"][precision] = {"graphs": graphs}
         write_manifest(folder, manifest)
         checks += track(
-            check_path(model, folder, precision), "checking the path", console=_console, disable=not _console.is_terminal
+            check_path(model, folder, precision),
+            "checking the path",
+            console=_console,
+            disable=not _console.is_terminal,
         )
         print_report(checks, precision)
         failed = [check for check in checks if not check.passes(precision)]

@@ -39,7 +39,7 @@ def load_checkpoint(path: Path) -> WaveletTriplaneDiffusion:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            weights = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}
+            weights = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read as a safetensors checkpoint ({error}).") from error
     if header.get("format") != _FORMAT:

@@ -74,8 +74,8 @@ class CoarseTriplaneGen(nn.Module):
         size = 4 * self.resolution
         if images.ndim != 4 or tuple(images.shape[1:]) != (self.input_channels, size, size):
             raise ValueError(
-                f"images must be (B, {self.input_channels}, {size}, {size}), not {tuple(images.shape)}: resize them, or "
-                "build the generator with another resolution."
+                f"images must be (B, {self.input_channels}, {size}, {size}), not {tuple(images.shape)}: resize "
+                "them, or build the generator with another resolution."
             )
         local = self.local(self.down(images))
         patches = self.patches(local)

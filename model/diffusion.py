@@ -27,9 +27,7 @@ class DetailDiffusion(nn.Module):
     alpha: Tensor
     sigma: Tensor
 
-    def __init__(
-        self, triplane_channels: int = 32, time_embed_dim: int = 128, num_diffusion_steps: int = 1000
-    ) -> None:
+    def __init__(self, triplane_channels: int = 32, time_embed_dim: int = 128, num_diffusion_steps: int = 1000) -> None:
         super().__init__()
         width = network_width(triplane_channels)
         w1, w2, w3 = width, 2 * width, 4 * width

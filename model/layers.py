@@ -36,9 +36,7 @@ class ResBlock(nn.Module):
         self.norm1, self.conv1 = norm(in_channels), conv3x3(in_channels, out_channels)
         self.norm2, self.conv2 = norm(out_channels), conv3x3(out_channels, out_channels)
         self.modulation = None if time_dim is None else nn.Linear(time_dim, 2 * out_channels)
-        self.skip: nn.Module = (
-            nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
-        )
+        self.skip: nn.Module = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """x: (B, in, H, W); time: (B or 1, time_dim). Returns (B, out, H, W)."""

@@ -16,7 +16,9 @@ class WaveletTransform(nn.Module):
         super().__init__()
         low, high = torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0])
         pairs = ((low, low), (low, high), (high, low), (high, high))
-        self.register_buffer("filters", torch.stack([torch.outer(h, w) for h, w in pairs])[:, None] / 2, persistent=False)
+        self.register_buffer(
+            "filters", torch.stack([torch.outer(h, w) for h, w in pairs])[:, None] / 2, persistent=False
+        )
 
     def dwt2d(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x: (B, C, H, W), H and W even. Returns LL, LH, HL, HH, each (B, C, H/2, W/2)."""

@@ -1,11 +1,11 @@
 """Image to 3-D without PyTorch: loads a bundle of ONNX graphs, reconstructs an object from a picture and draws it.
 
-    import runtime
+import runtime
 
-    picture = runtime.render("chair.png")                  # (128, 128, 3) uint8, the default bundle
-    with runtime.load() as rt:
-        scene = rt.reconstruct("chair.png", seed=3)
-        frame = scene.render(runtime.Camera.orbit(azimuth=60), image_size=256)
+picture = runtime.render("chair.png")                  # (128, 128, 3) uint8, the default bundle
+with runtime.load() as rt:
+    scene = rt.reconstruct("chair.png", seed=3)
+    frame = scene.render(runtime.Camera.orbit(azimuth=60), image_size=256)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .errors import (
     UntrainedWarning,
     WaveletTriplaneError,
 )
-from .images import ImageInput
+from .images import ImageBatch, ImageInput
 from .scene import Frame, Scene
 from .timing import record_times
 
@@ -72,7 +72,7 @@ def load(
     return Runtime(bundle, backend, precision, threads, memory_limit)
 
 
-def render(image: ImageInput | list[ImageInput], **options: Any) -> NDArray[np.uint8]:
+def render(image: ImageInput | ImageBatch, **options: Any) -> NDArray[np.uint8]:
     """Draws the object in a picture with the default bundle, which is loaded once; options as in `Runtime.render`."""
     global _default
     with _default_lock:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,10 @@ from .backends import open_backend
 from .bundle import default_bundle, load_bundle
 from .cameras import Camera
 from .errors import ClosedError, ImageError, OptionError, UntrainedWarning
-from .images import ImageInput, prepare_image
+from .images import ImageBatch, ImageInput, prepare_image
 from .noise import draw, seeds_of
 from .sampler import sampler_table, trailing_timesteps
-from .scene import Scene, checked_count, checked_size
+from .scene import MAX_SAMPLES, Scene, checked_count, checked_size
 from .timing import stage
 from .wavelet import idwt2d
 
@@ -76,18 +76,30 @@ class Runtime:
     @overload
     def reconstruct(
         self,
-        image: Sequence[ImageInput],
+        image: ImageBatch,
         steps: int | None = None,
         seed: int | Sequence[int] = 0,
         sampler: str | None = None,
     ) -> list[Scene]: ...
     @overload
     def reconstruct(
-        self, image: ImageInput, steps: int | None = None, seed: int = 0, sampler: str | None = None
+        self,
+        image: ImageInput,
+        steps: int | None = None,
+        seed: int | Sequence[int] = 0,
+        sampler: str | None = None,
     ) -> Scene: ...
+    @overload
     def reconstruct(
         self,
-        image: ImageInput | Sequence[ImageInput],
+        image: ImageInput | ImageBatch,
+        steps: int | None = None,
+        seed: int | Sequence[int] = 0,
+        sampler: str | None = None,
+    ) -> Scene | list[Scene]: ...
+    def reconstruct(
+        self,
+        image: ImageInput | ImageBatch,
         steps: int | None = None,
         seed: int | Sequence[int] = 0,
         sampler: str | None = None,
@@ -103,27 +115,13 @@ class Runtime:
         Returns:
             A scene; a list gives a list. An item's scene does not depend on its neighbours in the list.
         """
-        self._check_open()
-        table = self._table(steps, sampler)
-        single = not isinstance(image, list | tuple)
-        images: list[Any] = [image] if single else list(image)  # type: ignore[arg-type]
-        if not images:
-            raise ImageError("The list of pictures is empty.", "Give at least one.")
-        seeds = seeds_of(seed, len(images))
-        with stage("image"):
-            prepared = [prepare_image(each, self.bundle.image_size, self.bundle.framing) for each in images]
-        scenes: list[Scene] = []
-        for start in range(0, len(prepared), _GROUP):
-            group = slice(start, start + _GROUP)
-            scenes += [
-                Scene(self.backend, triplane, self.memory_limit)
-                for triplane in self._triplanes(np.stack(prepared[group]), seeds[group], table)
-            ]
-        return scenes[0] if single else scenes
+        if isinstance(image, list | tuple):
+            return self._reconstruct(list(image), steps, seed, sampler)
+        return self._reconstruct([image], steps, seed, sampler)[0]
 
     def render(
         self,
-        image: ImageInput | Sequence[ImageInput],
+        image: ImageInput | ImageBatch,
         camera: Camera | None = None,
         image_size: int | tuple[int, int] = 128,
         num_samples: int = 64,
@@ -140,8 +138,9 @@ class Runtime:
         Returns:
             (H, W, 3) uint8, over white; for a list (B, H, W, 3), the same pixels as one by one.
         """
-        checked_size(image_size), checked_count("num_samples", num_samples, 4096)
-        made = self.reconstruct(image, steps, seed, sampler)  # type: ignore[arg-type]
+        checked_size(image_size)
+        checked_count("num_samples", num_samples, MAX_SAMPLES)
+        made = self.reconstruct(image, steps, seed, sampler)
         if isinstance(made, Scene):
             return made.render(camera, image_size, num_samples).to_uint8()
         return np.stack([scene.render(camera, image_size, num_samples).to_uint8() for scene in made])
@@ -160,9 +159,22 @@ class Runtime:
     ) -> None:
         self.close()
 
-    def _check_open(self) -> None:
+    def _reconstruct(
+        self, images: list[ImageInput], steps: int | None, seed: int | Sequence[int], sampler: str | None
+    ) -> list[Scene]:
         if self._closed:
             raise ClosedError("This runtime is closed.", "Load a new one with runtime.load().")
+        if not images:
+            raise ImageError("The list of pictures is empty.", "Give at least one.")
+        table, seeds = self._table(steps, sampler), seeds_of(seed, len(images))
+        with stage("image"):
+            prepared = [prepare_image(each, self.bundle.image_size, self.bundle.framing) for each in images]
+        scenes: list[Scene] = []
+        for start in range(0, len(prepared), _GROUP):
+            group = slice(start, start + _GROUP)
+            triplanes = self._triplanes(np.stack(prepared[group]), seeds[group], table)
+            scenes += [Scene(self.backend, triplane, self.memory_limit) for triplane in triplanes]
+        return scenes
 
     def _table(self, steps: int | None, sampler: str | None) -> NDArray[np.float64]:
         alpha, sigma = self._schedule

@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import BackgroundWarning, ImageError
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+ImageBatch = list[Any] | tuple[Any, ...]
+
+# Share of the picture's side that an object's bounding square takes in the pictures that models are trained on.
+TRAINING_FRAMING = 0.7
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
 _VISIBLE = 0.05
 _MIN_OBJECT = 8
-_FORMATS = "Give a PNG, JPEG, WebP, BMP or TIFF file, its bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4)."
+_FORMATS = (
+    "Give a PNG, JPEG, WebP, BMP or TIFF file, its bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4)."
+)
 
 Array = NDArray[np.float32]
 
@@ -48,7 +56,8 @@ def prepare_image(image: ImageInput, size: int, framing: float) -> Array:
     if min(rgba.shape[:2]) < MIN_SIDE:
         height, width = rgba.shape[:2]
         raise ImageError(
-            f"The picture is {width}x{height} pixels; at least {MIN_SIDE} on each side are needed.", "Give a larger one."
+            f"The picture is {width}x{height} pixels; at least {MIN_SIDE} on each side are needed.",
+            "Give a larger one.",
         )
     alpha = rgba[..., 3]
     if alpha.min() < 1:
@@ -73,43 +82,47 @@ def to_rgba(image: ImageInput) -> Array:
     if isinstance(image, np.ndarray):
         return _array_to_rgba(image)
     if isinstance(image, Image.Image):
-        return _pil_to_rgba(image)
+        with _reading("The PIL image"):
+            return _pil_to_rgba(image)
     if isinstance(image, bytes | bytearray | memoryview):
-        return _decode(io.BytesIO(image), f"The {len(image)} bytes given")
+        with _reading(f"The {len(image)} bytes given"), Image.open(io.BytesIO(image)) as picture:
+            return _pil_to_rgba(picture)
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         if not path.is_file():
             raise ImageError(f"There is no picture file at {path}.", "Check the path.")
-        return _decode(path, str(path))
+        with _reading(str(path)), Image.open(path) as picture:
+            return _pil_to_rgba(picture)
     raise ImageError(f"A {type(image).__name__} is no picture.", _FORMATS)
 
 
-def _decode(source: Path | io.BytesIO, name: str) -> Array:
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turns whatever a decoder raises into an `ImageError` that names the picture."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large pictures; the check of our own limit comes first and raises.
+            # Pillow warns of large pictures; our own limit, checked before anything is decoded, raises.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source) as picture:
-                return _pil_to_rgba(picture)
+            yield
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise _too_large("more than 100 million pixels") from None
+        raise _too_large("more than Pillow opens") from None
     except UnidentifiedImageError:
         raise ImageError(f"{name} cannot be read as a picture: no known format.", _FORMATS) from None
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over.
-        raise ImageError(f"{name} cannot be read as a picture: it is damaged or cut off ({error}).", _FORMATS) from error
+        raise ImageError(
+            f"{name} cannot be read as a picture: it is damaged or cut off ({error}).", _FORMATS
+        ) from error
 
 
 def _pil_to_rgba(picture: Image.Image) -> Array:
     _check_pixels(*picture.size)
-    try:
-        picture = ImageOps.exif_transpose(picture)
-    except (OSError, SyntaxError) as error:
-        raise ImageError(f"The picture is damaged or cut off ({error}).", _FORMATS) from error
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
-        # 16-bit grey, which Pillow would clip to 255 in a conversion; 32-bit modes are taken to hold the same range.
-        return _array_to_rgba(np.asarray(picture).astype(np.float32) / np.float32(65535 if picture.mode != "F" else 1))
+        # 16-bit grey, which Pillow would clip to 255 in a conversion; 32-bit integers are taken to hold the same range.
+        scale = 1 if picture.mode == "F" else 65535
+        return _array_to_rgba(np.asarray(picture).astype(np.float32) / np.float32(scale))
     return _array_to_rgba(np.asarray(picture.convert("RGBA")))
 
 
@@ -117,7 +130,9 @@ def _array_to_rgba(array: NDArray[Any]) -> Array:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or 0 in array.shape:
-        raise ImageError(f"An array of shape {array.shape} is no picture: channels come last, 1 to 4 of them.", _FORMATS)
+        raise ImageError(
+            f"An array of shape {array.shape} is no picture: channels come last, 1 to 4 of them.", _FORMATS
+        )
     _check_pixels(array.shape[1], array.shape[0])
     if array.dtype in (np.uint8, np.uint16):
         values = array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
@@ -145,7 +160,8 @@ def _check_pixels(width: int, height: int) -> None:
 
 def _too_large(what: str) -> ImageError:
     return ImageError(
-        f"The picture is too large: {what}, where {MAX_PIXELS // 1_000_000} million pixels are allowed.", "Shrink it first."
+        f"The picture is too large: {what}, where {MAX_PIXELS // 1_000_000} million pixels are allowed.",
+        "Shrink it first.",
     )
 
 

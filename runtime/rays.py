@@ -89,9 +89,7 @@ def midpoints(rays: Rays, num_samples: int) -> tuple[Array, Array]:
     return points, distances
 
 
-def composite(
-    rgb: Array, density: Array, distances: Array, step: Array, cosine: Array
-) -> tuple[Array, Array, Array]:
+def composite(rgb: Array, density: Array, distances: Array, step: Array, cosine: Array) -> tuple[Array, Array, Array]:
     """Emission-absorption compositing, front to back (Max 1995, equation 9, as used by NeRF).
 
     Args:

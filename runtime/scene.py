@@ -21,6 +21,7 @@ Array = NDArray[np.float32]
 _BYTES_PER_POINT = 3072
 _BYTES_PER_POINT_AND_CHANNEL = 48
 _MAX_SIDE = 8192
+MAX_SAMPLES = 4096
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,11 @@ class Scene:
             OptionError, CameraError: an argument out of range.
         """
         height, width = checked_size(image_size)
-        checked_count("num_samples", num_samples, 4096)
+        checked_count("num_samples", num_samples, MAX_SAMPLES)
         if camera is not None and not isinstance(camera, Camera):
             raise CameraError(
-                f"A {type(camera).__name__} is no camera.", "Give runtime.Camera(pose) or runtime.Camera.orbit(azimuth=30)."
+                f"A {type(camera).__name__} is no camera.",
+                "Give runtime.Camera(pose) or runtime.Camera.orbit(azimuth=30).",
             )
         with stage("render"):
             rays = camera_rays(camera or Camera.orbit(), height, width)

@@ -33,7 +33,9 @@ def open_backend(name: str, bundle: Bundle, precision: str, threads: int | None)
     if threads is None:
         threads = default_threads()
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise OptionError(f"threads must be a whole number of 1 or more, not {threads!r}.", "Leave it out for all cores.")
+        raise OptionError(
+            f"threads must be a whole number of 1 or more, not {threads!r}.", "Leave it out for all cores."
+        )
     if name == "tensorrt":
         raise BackendError("The TensorRT backend is not part of this version.", "Use backend='cuda' or backend='cpu'.")
     try:

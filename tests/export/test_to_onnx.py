@@ -1,0 +1,112 @@
+"""Checkpoint to bundle: parity with PyTorch, the report in the manifest, and a refusal that leaves nothing behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import export.to_onnx as exporter
+import runtime
+from export.bundle_writer import ExportError
+from export.parity import TOLERANCE, Check, compare, psnr
+from model import WaveletTriplaneDiffusion
+
+SCRIPT = Path(exporter.__file__)
+
+
+def test_the_script_turns_a_checkpoint_into_a_bundle_that_follows_pytorch(tiny_model, pictures, tmp_path):
+    checkpoint, out = tmp_path / "mine.safetensors", tmp_path / "bundle"
+    tiny_model.save(checkpoint)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--checkpoint", checkpoint, "--out", out],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Parity with PyTorch" in done.stdout
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "mine.safetensors"]
+    model = WaveletTriplaneDiffusion.load(checkpoint)
+    with runtime.load(out) as rt:
+        assert rt.bundle.name == "mine"
+        for batch in (1, 2, 3):
+            for steps in (1, 4, 20):
+                images = torch.from_numpy(np.stack(pictures[:batch])).permute(0, 3, 1, 2) / 127.5 - 1
+                with torch.no_grad():
+                    expected = model(images, True, steps=steps, seed=11)
+                scenes = rt.reconstruct(pictures[:batch], steps=steps, seed=11)
+                for row, scene in enumerate(scenes):
+                    assert psnr(scene.triplane, expected["triplane_highres"][row].numpy()) >= 60
+                    drawn = scene.render(image_size=64, num_samples=64).rgb.transpose(2, 0, 1)
+                    assert psnr(drawn, expected["rendered_image"][row].numpy(), peak=1) >= 60
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler", "ddpm"])
+def test_every_sampler_follows_pytorch(tiny_model, tiny_runtime, pictures, sampler):
+    images = torch.from_numpy(np.stack(pictures[:2])).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        expected = tiny_model(images, True, steps=5, seed=[1, 2], sampler=sampler)["triplane_highres"].numpy()
+    for row, scene in enumerate(tiny_runtime.reconstruct(pictures[:2], steps=5, seed=[1, 2], sampler=sampler)):
+        assert psnr(scene.triplane, expected[row]) >= 60
+
+
+def test_the_report_is_in_the_manifest(tiny_bundle):
+    parity = json.loads((tiny_bundle / "manifest.json").read_text())["precisions"]["float32"]["parity"]
+    assert parity["tolerance_db"] == TOLERANCE["float32"] == 60
+    compared = {check["what"] for check in parity["checks"]}
+    assert {"coarse.triplane_ll, batch 1", "renderer.rgb, batch 3", "picture, batch 2, 20 steps"} <= compared
+    assert all(check["psnr_db"] >= 60 for check in parity["checks"])
+
+
+def test_a_bundle_that_misses_its_tolerance_is_not_written(tiny_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(exporter, "check_graph", lambda *_: iter([Check("coarse.triplane_ll, batch 2", 59.9, 0.1)]))
+    monkeypatch.setattr(exporter, "check_path", lambda *_: iter([]))
+    older = tmp_path / "older"
+    older.mkdir()
+    (older / "manifest.json").write_text("an older bundle")
+    for out in (tmp_path / "new", older):
+        with pytest.raises(ExportError, match=r"coarse\.triplane_ll, batch 2"):
+            exporter.export_bundle(tiny_model, out, "bad", trained=False)
+    assert "MISSED" in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["older"]
+    assert (older / "manifest.json").read_text() == "an older bundle"
+
+
+def test_a_wrong_graph_misses_its_tolerance(tiny_model):
+    from export.graphs import graph_definitions, to_onnx
+    from export.parity import check_graph
+
+    renderer = graph_definitions(tiny_model)[2]
+    proto = to_onnx(renderer)
+    relu = next(node for node in proto.graph.node if node.op_type == "Relu")
+    relu.op_type = "Identity"
+    assert not all(check.passes("float32") for check in check_graph(renderer, proto))
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(tiny_model, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ExportError, match="no bundle"):
+        exporter.export_bundle(tiny_model, tmp_path, "x", trained=False)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("arguments", [("--preset", "huge"), ("--checkpoint", "nowhere.safetensors")])
+def test_the_script_fails_in_one_sentence(arguments, tmp_path):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *arguments, "--out", tmp_path / "out"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_psnr_judges_the_worst_row_and_no_nan():
+    expected = np.array([[0.0, 1.0], [0.0, 1.0]])
+    check = compare("x", np.array([[0.0, 1.0], [0.0, 0.9]]), expected)
+    assert check.psnr == pytest.approx(10 * np.log10(1 / 0.005))
+    assert check.largest == pytest.approx(0.1)
+    assert psnr(np.array([np.nan, 1.0]), expected[0]) == -np.inf
+    assert psnr(np.ones(3), np.zeros(3)) == -np.inf
+    assert psnr(np.zeros(3), np.zeros(3)) == 200

@@ -1,0 +1,104 @@
+"""A bundle that is altered, incomplete or from the future is refused, with the reason."""
+
+import json
+import shutil
+
+import onnxruntime as ort
+import pytest
+
+import runtime
+from export.bundle_writer import write_manifest
+from runtime.bundle import GRAPHS, load_bundle
+
+
+@pytest.fixture
+def copy(tiny_bundle, tmp_path):
+    return shutil.copytree(tiny_bundle, tmp_path / "bundle")
+
+
+def rewrite(folder, change):
+    """Changes the manifest and signs it again."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    write_manifest(folder, {key: value for key, value in manifest.items() if key not in ("sha256", "format_version")})
+
+
+def test_the_shipped_bundle_is_whole():
+    bundle = load_bundle(runtime.default_bundle())
+    assert bundle.precisions[0] == "float32"
+    assert bundle.channels == 16
+
+
+@pytest.mark.parametrize("file", ["manifest.json", *(f"float32/{graph}.onnx" for graph in GRAPHS)])
+def test_one_altered_byte_anywhere_is_found(copy, file):
+    path = copy / file
+    raw = path.read_bytes()
+    for position in (0, len(raw) // 3, len(raw) // 2, len(raw) - 1):
+        path.write_bytes(raw[:position] + bytes([raw[position] ^ 1]) + raw[position + 1 :])
+        with pytest.raises(runtime.BundleError) as caught:
+            runtime.load(copy)
+        assert file.split("/")[-1] in caught.value.cause
+        assert "export" in caught.value.remedy
+    path.write_bytes(raw)
+    runtime.load(copy).close()
+
+
+def test_every_byte_of_the_manifest_counts(copy):
+    path = copy / "manifest.json"
+    raw = path.read_bytes()
+    for position in [*range(0, 200), *range(200, len(raw), 997)]:
+        path.write_bytes(raw[:position] + bytes([raw[position] ^ 4]) + raw[position + 1 :])
+        with pytest.raises(runtime.BundleError):
+            load_bundle(copy)
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "float32/coarse.onnx"])
+def test_a_missing_file_is_named(copy, file):
+    (copy / file).unlink()
+    with pytest.raises(runtime.BundleError, match=file.split("/")[-1]):
+        runtime.load(copy)
+
+
+def test_a_missing_bundle_is_named(tmp_path):
+    with pytest.raises(runtime.BundleError, match="no bundle folder"):
+        runtime.load(tmp_path / "nothing")
+
+
+def test_a_future_version_is_told_apart_from_damage(copy):
+    path = copy / "manifest.json"
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(runtime.BundleError, match="format version 2; this runtime reads version 1"):
+        runtime.load(copy)
+
+
+def test_files_outside_the_folder_are_refused(copy):
+    rewrite(copy, lambda m: m["precisions"]["float32"]["graphs"]["coarse"].update(file="../coarse.onnx"))
+    with pytest.raises(runtime.BundleError, match="outside the bundle"):
+        runtime.load(copy)
+
+
+def test_a_graph_that_is_not_as_the_manifest_says_is_refused(copy):
+    rewrite(copy, lambda m: m["precisions"]["float32"]["graphs"]["renderer"]["inputs"][1].update(shape=["batch", 7, 3]))
+    with pytest.raises(runtime.BundleError, match="'renderer' has other inputs"):
+        runtime.load(copy)
+
+
+def test_a_manifest_without_its_graphs_is_refused(copy):
+    rewrite(copy, lambda m: m["precisions"]["float32"].pop("graphs"))
+    with pytest.raises(runtime.BundleError, match="lacks 'graphs'"):
+        runtime.load(copy)
+
+
+def test_graphs_run_in_plain_onnxruntime_as_the_manifest_names_them(tiny_bundle):
+    import numpy as np
+
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+    sizes = {"batch": 2, "points": 5}
+    for name in GRAPHS:
+        entry = manifest["precisions"]["float32"]["graphs"][name]
+        session = ort.InferenceSession(tiny_bundle / entry["file"], providers=["CPUExecutionProvider"])
+        feeds = {t["name"]: np.zeros([sizes.get(n, n) for n in t["shape"]], t["dtype"]) for t in entry["inputs"]}
+        results = session.run([t["name"] for t in entry["outputs"]], feeds)
+        for result, spec in zip(results, entry["outputs"], strict=True):
+            assert result.shape == tuple(sizes.get(n, n) for n in spec["shape"])
+            assert result.dtype == spec["dtype"]
