@@ -38,7 +38,7 @@ $(VENV)/bin/python:
 
 # The light install: NumPy, Pillow, ONNX Runtime and the command line's libraries, no PyTorch.
 $(VENV)/.light: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "Setting up $(VENV) (about 100 MB) ..."
+	@echo "Setting up $(VENV) without PyTorch ..."
 	$(PIP) --editable '.[cpu]'
 	@touch $@
 
