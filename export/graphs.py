@@ -31,8 +31,7 @@ class _Coarse(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        ll, standard = self.model.predict_ll(image)
-        return ll, self.model.encode_condition(standard)
+        return self.model.predict_ll(image)
 
 
 class _DiffusionStep(nn.Module):

@@ -71,6 +71,14 @@ class CoarseTriplaneGen(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images: (B, input_channels, 4R, 4R) in [-1, 1]. Returns (B, 3, C, R, R)."""
+        return self.read_out(self.features(images))
+
+    def read_out(self, features: Tensor) -> Tensor:
+        """The LL band (B, 3, C, R, R) in features (B * 3, width, R, R)."""
+        return rearrange(self.out(features), "(b p) c h w -> b p c h w", p=3)
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the generator knows of each plane, more than the LL band holds: (B * 3, width, R, R)."""
         size = 4 * self.resolution
         if images.ndim != 4 or tuple(images.shape[1:]) != (self.input_channels, size, size):
             raise ValueError(
@@ -86,5 +94,4 @@ class CoarseTriplaneGen(nn.Module):
         planes = self.plane_blocks(lifted + self.plane_positions())
         h = rearrange(planes, "b (p h w) c -> (b p) c h w", p=3, h=side)
         h = self.up1(upsample(h))
-        h = self.up2(torch.cat([upsample(h), self.lift_local(F.gelu(local))], dim=1))
-        return rearrange(self.out(h), "(b p) c h w -> b p c h w", p=3)
+        return self.up2(torch.cat([upsample(h), self.lift_local(F.gelu(local))], dim=1))

@@ -54,17 +54,16 @@ class DetailDiffusion(nn.Module):
         """The part that no timestep changes: (B, C, R, R) standardised LL band to (B, width, R, R)."""
         return self.condition_encoder(condition_LL)
 
-    def denoise(self, noisy: Tensor, timestep: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
-        """One evaluation.
+    def velocity(self, noisy: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+        """What the network itself predicts, v = alpha noise - sigma x0.
 
         Args:
             noisy: (B, 3C, R, R).
             timestep: (B,) or (1,), any real dtype.
-            alpha, sigma: the schedule at `timestep`, broadcastable to `noisy`.
-            condition: (B, width, R, R) from `encode_condition`.
+            condition: (B, width, R, R).
 
         Returns:
-            (B, 3C, R, R) predicted clean details, standardised.
+            (B, 3C, R, R).
         """
         time = self.time_mlp(sinusoidal_embedding(timestep, self.time_embed_dim))
         skip1 = self.down1(self.enter(noisy) + condition, time)
@@ -72,7 +71,11 @@ class DetailDiffusion(nn.Module):
         h = self.middle2(self.middle1(self.shrink2(skip2), time), time)
         h = self.up2(torch.cat([upsample(h), skip2], dim=1), time)
         h = self.up1(torch.cat([upsample(h), skip1], dim=1), time)
-        return alpha * noisy - sigma * self.leave(h)
+        return self.leave(h)
+
+    def denoise(self, noisy: Tensor, timestep: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        """Predicted clean details (B, 3C, R, R); alpha and sigma are the schedule at `timestep`, broadcastable."""
+        return alpha * noisy - sigma * self.velocity(noisy, timestep, condition)
 
     def forward(self, noisy_details: Tensor, timestep: Tensor, condition_LL: Tensor) -> Tensor:
         """Predicts the clean details of one plane per item.

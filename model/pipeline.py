@@ -61,8 +61,10 @@ class WaveletTriplaneDiffusion(nn.Module):
         )
         self.coarse_gen = CoarseTriplaneGen(3, triplane_channels, resolution)
         self.detail_diffusion = DetailDiffusion(triplane_channels, time_embed_dim, num_diffusion_steps)
+        width = network_width(triplane_channels)
+        self.context = nn.Conv2d(width, width, 1)
         # Tells the denoiser, which sees one plane at a time, which of the three it is.
-        self.plane_embedding = nn.Parameter(0.02 * torch.randn(3, network_width(triplane_channels), 1, 1))
+        self.plane_embedding = nn.Parameter(0.02 * torch.randn(3, width, 1, 1))
         self.wavelet = WaveletTransform()
         self.renderer = TriplaneRenderer(triplane_channels, hidden_dim, density_bias)
         for band, channels in (("ll", triplane_channels), ("detail", 3 * triplane_channels)):
@@ -88,21 +90,24 @@ class WaveletTriplaneDiffusion(nn.Module):
         return load_checkpoint(Path(path))
 
     def predict_ll(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Stage 1.
+        """Stage 1, and all that stage 2 needs of it.
 
         Args:
             images: (B, 3, 4R, 4R) in [-1, 1].
 
         Returns:
-            The LL band as the triplane has it, and standardised as the denoiser wants it; both (B, 3, C, R, R).
+            LL: (B, 3, C, R, R) as the triplane has it.
+            condition: (B, 3, width, R, R), the denoiser's input that no step changes: the encoded LL band, which plane
+            it is, and what the coarse generator knows beyond the LL band.
         """
-        standard = self.coarse_gen(images)
-        return standard * self.ll_std[:, :, None, None] + self.ll_mean[:, :, None, None], standard
+        return self.predict_ll_from(self.coarse_gen.features(images))
 
-    def encode_condition(self, standard_ll: Tensor) -> Tensor:
-        """The denoiser's step-invariant input for all planes: (B, 3, C, R, R) to (B, 3, width, R, R)."""
-        features = self.detail_diffusion.encode_condition(rearrange(standard_ll, "b p c h w -> (b p) c h w"))
-        return rearrange(features, "(b p) c h w -> b p c h w", p=3) + self.plane_embedding
+    def predict_ll_from(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """`predict_ll` from the coarse generator's features (B * 3, width, R, R)."""
+        standard = self.coarse_gen.read_out(features)
+        encoded = self.detail_diffusion.encode_condition(rearrange(standard, "b p c h w -> (b p) c h w"))
+        condition = rearrange(encoded + self.context(features), "(b p) c h w -> b p c h w", p=3) + self.plane_embedding
+        return standard * self.ll_std[:, :, None, None] + self.ll_mean[:, :, None, None], condition
 
     def step(
         self, noisy: Tensor, condition: Tensor, previous: Tensor, noise: Tensor, row: Tensor
@@ -111,7 +116,7 @@ class WaveletTriplaneDiffusion(nn.Module):
 
         Args:
             noisy, previous, noise: (B, 3, 3C, R, R): the state, the last prediction of x0, fresh normals.
-            condition: (B, 3, width, R, R) from `encode_condition`.
+            condition: (B, 3, width, R, R) from `predict_ll`.
             row: (7,) float32, a row of a sampler table (columns as in `runtime.sampler.COLUMNS`).
 
         Returns:
@@ -125,12 +130,12 @@ class WaveletTriplaneDiffusion(nn.Module):
         return a * noisy + b * x0 + c * previous + d * noise, x0
 
     def sample_details(
-        self, standard_ll: Tensor, steps: int = 4, seed: int | Sequence[int] = 0, sampler: str = "ddim"
+        self, condition: Tensor, steps: int = 4, seed: int | Sequence[int] = 0, sampler: str = "ddim"
     ) -> Tensor:
         """Stage 2: the reverse diffusion from seeded noise.
 
         Args:
-            standard_ll: (B, 3, C, R, R).
+            condition: (B, 3, width, R, R) from `predict_ll`.
             steps: evaluations of the network, 1 to T.
             seed: one for all items, or one each.
             sampler: a name in `runtime.sampler.SAMPLERS`.
@@ -138,14 +143,13 @@ class WaveletTriplaneDiffusion(nn.Module):
         Returns:
             (B, 3, 3C, R, R) details in the triplane's own units.
         """
-        batch, _, channels, side, _ = standard_ll.shape
+        batch, side, channels = condition.shape[0], self.config.resolution, self.config.triplane_channels
         total = self.config.num_diffusion_steps
         table = sampler_table(sampler, *cosine_schedule(total), trailing_timesteps(total, steps))
-        rows = torch.tensor(table, dtype=torch.float32, device=standard_ll.device)
+        rows = torch.tensor(table, dtype=torch.float32, device=condition.device)
         draws = 1 + steps if table[:, -1].any() else 1
         drawn = [draw(each, (3, 3 * channels, side, side), draws) for each in seeds_of(seed, batch)]
-        noise = torch.from_numpy(np.stack(drawn, axis=1)).to(standard_ll)
-        condition = self.encode_condition(standard_ll)
+        noise = torch.from_numpy(np.stack(drawn, axis=1)).to(condition)
         x, x0 = noise[0], torch.zeros_like(noise[0])
         for i, row in enumerate(rows):
             x, x0 = self.step(x, condition, x0, noise[min(i + 1, draws - 1)], row)
@@ -180,8 +184,8 @@ class WaveletTriplaneDiffusion(nn.Module):
             `input_images`, `triplane_LL` (B, 3, C, R, R), `triplane_details` (B, 3, 3C, R, R) and `triplane_highres`
             (B, 3, C, 2R, 2R).
         """
-        triplane_ll, standard_ll = self.predict_ll(images)
-        details = self.sample_details(standard_ll, steps, seed, sampler)
+        triplane_ll, condition = self.predict_ll(images)
+        details = self.sample_details(condition, steps, seed, sampler)
         highres = self.reconstruct_planes(triplane_ll, details)
         outputs = {"rendered_image": self.renderer.render_volume(highres, 64, 64, camera)}
         if return_intermediate:

@@ -112,13 +112,14 @@ class TriplaneRenderer(nn.Module):
             part = slice(start, start + at_once)
             arguments = (triplane, origin, directions[:, part], near[:, part], far[:, part], num_samples, jitter)
             if torch.is_grad_enabled() and start + at_once < image_size**2 and jitter is None:
-                parts.append(checkpoint(self._march, *arguments, use_reentrant=False))
+                colour, alpha = checkpoint(self.march, *arguments, use_reentrant=False)
             else:
-                parts.append(self._march(*arguments))
+                colour, alpha = self.march(*arguments)
+            parts.append(colour + (1 - alpha))
         picture = torch.cat(parts, dim=1)
         return picture.transpose(1, 2).reshape(batch, 3, image_size, image_size)
 
-    def _march(
+    def march(
         self,
         triplane: Tensor,
         origin: Tensor,
@@ -126,9 +127,19 @@ class TriplaneRenderer(nn.Module):
         near: Tensor,
         far: Tensor,
         num_samples: int,
-        jitter: torch.Generator | None,
-    ) -> Tensor:
-        """Colours over white of rays (B, R); emission-absorption quadrature (Max 1995, as in NeRF). (B, R, 3)."""
+        jitter: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Emission-absorption quadrature along rays (Max 1995, as in NeRF).
+
+        Args:
+            triplane: (B, 3, C, H, W).
+            origin: (B, 3) world; directions: (B, R, 3) of unit length.
+            near, far: (B, R) distances between which the ray is in the cube.
+            num_samples, jitter: as in `render_volume`.
+
+        Returns:
+            colour: (B, R, 3), premultiplied by alpha; alpha: (B, R, 1) in [0, 1].
+        """
         batch, rays = near.shape
         offsets: Tensor | float = 0.5
         if jitter is not None:
@@ -141,4 +152,4 @@ class TriplaneRenderer(nn.Module):
         passed = optical.cumsum(-1)
         weights = torch.exp(optical - passed) * -torch.expm1(-optical)
         colour = (weights[..., None] * rgb.reshape(batch, rays, num_samples, 3)).sum(-2)
-        return colour + torch.exp(-passed[..., -1:])
+        return colour, -torch.expm1(-passed[..., -1:])

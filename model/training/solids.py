@@ -1,4 +1,4 @@
-"""Exact geometry of objects made of solids: occupancy and colour at points, first hits of rays. Batched, on any device.
+"""Exact geometry of objects made of solids: inside and colour at points, first hits of rays. Batched, on any device.
 
 A solid is one of three convex shapes in its own frame, placed by an affine map:
 
@@ -58,20 +58,18 @@ class Solids:
         return self.kind.shape[0]
 
 
-def occupancy_and_colour(solids: Solids, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Exact occupancy, and the colour of the nearest surface.
+def distance_and_colour(solids: Solids, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Where points are, and the colour of the nearest surface.
 
     Args:
         points: (B, N, 3) world positions.
 
     Returns:
-        inside: (B, N) bool; colour: (B, N, 3) in [0, 1].
+        distance: (B, N), exactly below 0 inside and above 0 outside, and about a distance in world units; colour:
+        (B, N, 3) in [0, 1].
     """
-    local = _to_local(solids, points)
-    values = _implicit(solids, local)
-    depth = _hollowed(solids, values)
-    nearest = depth.argmin(dim=1)
-    return depth.gather(1, nearest[:, None])[:, 0] < 0, _colour(solids, points, nearest)
+    distance, nearest = _hollowed(solids, _implicit(solids, _to_local(solids, points))).min(dim=1)
+    return distance, _colour(solids, points, nearest)
 
 
 def first_hits(solids: Solids, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:

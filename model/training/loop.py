@@ -1,0 +1,152 @@
+"""The optimisation loop that every stage shares: schedule, averaging, checkpoints that resume, logs, a stop on NaN."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import resource
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .config import StageConfig, TrainConfig
+
+Losses = dict[str, Tensor]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: the message names the stage and the step."""
+
+
+def learning_rate(step: int, stage: StageConfig, warmup: int) -> float:
+    """Linear warm-up over `warmup` steps, then half a cosine down to 0 at the end of the stage."""
+    rise = min(1.0, (step + 1) / max(1, min(warmup, stage.steps // 4)))
+    return stage.lr * rise * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+
+
+class StageLoop:
+    """Optimises some parameters for a stage's number of steps.
+
+    What happens at a step depends on the configuration and the step's number alone, so that a run that was killed and
+    resumed ends with the same weights.
+
+    Args:
+        name: of the stage, for files and messages.
+        config, stage: the run's and the stage's settings.
+        folder: of the run; the state goes to `NAME.state`, the log to `NAME.csv`.
+        parameters: what is optimised, in a fixed order.
+        losses: computes a step's losses; "loss" is minimised, the rest is logged.
+        sample: called every `sample_every` steps and at the end with the averaged weights in place.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: TrainConfig,
+        stage: StageConfig,
+        folder: Path,
+        parameters: Sequence[nn.Parameter],
+        losses: Callable[[int], Losses],
+        sample: Callable[[int], None] | None = None,
+    ) -> None:
+        self.name, self.config, self.stage, self.losses, self.sample = name, config, stage, losses, sample
+        self.parameters = list(parameters)
+        self.state_path, self.log_path = folder / f"{name}.state", folder / f"{name}.csv"
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=stage.lr, weight_decay=config.weight_decay, betas=(0.9, 0.95)
+        )
+        self.averages = [p.detach().clone() for p in self.parameters]
+        self.first_step = self._resume() if self.state_path.exists() else 0
+
+    def run(self) -> dict[str, float]:
+        """Runs to the end, leaves the averaged weights in the parameters, and returns objects per second and memory."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        started, recent = time.perf_counter(), {}
+        with Progress(*columns, transient=True) as progress:
+            task = progress.add_task(self.name, total=self.stage.steps, completed=self.first_step)
+            for step in range(self.first_step, self.stage.steps):
+                recent = self._step(step)
+                progress.update(task, advance=1, description=f"{self.name} loss {recent['loss']:.4f}")
+                done = step + 1
+                if done % self.config.save_every == 0:
+                    self._save(done)
+                    self._log(done, recent)
+                if self.sample is not None and done % self.config.sample_every == 0:
+                    self._with_averages(lambda done=done: self.sample(done))  # type: ignore[misc]
+        with torch.no_grad():
+            for parameter, average in zip(self.parameters, self.averages, strict=True):
+                parameter.copy_(average)
+        seconds = max(time.perf_counter() - started, 1e-9)
+        return {
+            "objects_per_second": (self.stage.steps - self.first_step) * self.stage.batch / seconds,
+            "seconds": seconds,
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            **{f"last_{name}": value for name, value in recent.items()},
+        }
+
+    def _step(self, step: int) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.stage, self.config.warmup)
+        losses = self.losses(step)
+        if not torch.isfinite(losses["loss"]):
+            raise TrainingError(f"Stage {self.name}, step {step}: the loss is {losses['loss'].item()}.")
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        if not torch.isfinite(norm):
+            raise TrainingError(f"Stage {self.name}, step {step}: the gradient's norm is {norm.item()}.")
+        self.optimizer.step()
+        # A young average follows quickly: the first weights are random.
+        decay = min(self.config.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _with_averages(self, call: Callable[[], None]) -> None:
+        kept = [p.detach().clone() for p in self.parameters]
+        with torch.no_grad():
+            for parameter, average in zip(self.parameters, self.averages, strict=True):
+                parameter.copy_(average)
+            call()
+            for parameter, value in zip(self.parameters, kept, strict=True):
+                parameter.copy_(value)
+
+    def _log(self, done: int, values: dict[str, float]) -> None:
+        fresh = not self.log_path.exists()
+        with self.log_path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if fresh:
+                writer.writerow(["step", *values])
+            writer.writerow([done, *(f"{value:.6g}" for value in values.values())])
+
+    def _save(self, done: int) -> None:
+        tensors: dict[str, Tensor] = {}
+        for index, parameter in enumerate(self.parameters):
+            state = self.optimizer.state[parameter]
+            tensors |= {f"{index}.weight": parameter.detach(), f"{index}.average": self.averages[index]}
+            tensors |= {f"{index}.{key}": state[key] for key in ("exp_avg", "exp_avg_sq")}
+        partial = self.state_path.with_suffix(".partial")
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, partial, metadata={"done": json.dumps(done)})
+        os.replace(partial, self.state_path)
+
+    def _resume(self) -> int:
+        with safe_open(self.state_path, framework="pt") as file:
+            done = json.loads(file.metadata()["done"])
+            with torch.no_grad():
+                for index, parameter in enumerate(self.parameters):
+                    parameter.copy_(file.get_tensor(f"{index}.weight"))
+                    self.averages[index].copy_(file.get_tensor(f"{index}.average"))
+                    self.optimizer.state[parameter] = {
+                        "step": torch.tensor(float(done)),
+                        **{k: file.get_tensor(f"{index}.{k}").to(parameter) for k in ("exp_avg", "exp_avg_sq")},
+                    }
+        return int(done)

@@ -1,0 +1,237 @@
+"""The four stages: shared decoder by fitting, coarse generator, detail diffusion, joint fine-tuning.
+
+fit     planes of a few objects and the decoder they share, from exact points; gives the bands' statistics
+coarse  the coarse generator and the decoder, from exact points and rays, with zero details
+detail  target details by fitting them on top of the predicted LL band, then the diffusion on those
+joint   everything: points and rays through one sampling step, and the diffusion's own loss
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from runtime.noise import draw
+from runtime.sampler import sampler_table, trailing_timesteps
+from runtime.schedule import cosine_schedule
+
+from ..pipeline import WaveletTriplaneDiffusion
+from .config import StageConfig, TrainConfig
+from .data import ObjectPool
+from .loop import Losses
+from .solids import Solids
+from .supervision import point_loss, ray_loss, sample_points, sample_rays, variation
+
+_FIT_GROUP = 16
+_SMOOTHNESS, _SIZE = 0.05, 1e-3
+_DIFFUSION_WEIGHT = 0.2
+
+
+class Draws:
+    """Random numbers of one step: they depend on the run's seed, the stage and the step alone."""
+
+    def __init__(self, config: TrainConfig, stage: str, step: int, device: torch.device) -> None:
+        self.rng = np.random.default_rng([config.seed, zlib.crc32(stage.encode()), step])
+        self.torch = torch.Generator(device).manual_seed(int(self.rng.integers(2**62)))
+
+    def choose(self, count: int, batch: int) -> np.ndarray:
+        """`batch` indices below `count`."""
+        return self.rng.integers(0, count, batch)
+
+
+class Stages:
+    """What each stage optimises and how it computes its losses, over one model and one pool of objects."""
+
+    def __init__(self, config: TrainConfig, model: WaveletTriplaneDiffusion, pool: ObjectPool, folder: Path) -> None:
+        self.config, self.model, self.pool, self.folder = config, model, pool, folder
+        self.device = pool.device
+        side, channels = 2 * model.config.resolution, model.config.triplane_channels
+        generator = torch.Generator(self.device).manual_seed(config.seed)
+        count = min(config.fit_objects, len(pool))
+        shape = (count, 3, channels, side, side)
+        self.fitted = nn.Parameter(0.05 * torch.randn(shape, generator=generator, device=self.device))
+        self.alpha, self.sigma = model.detail_diffusion.alpha, model.detail_diffusion.sigma
+        self._details: Tensor | None = None
+
+    def autocast(self) -> torch.autocast:
+        """Matrix products in the configured precision."""
+        enabled = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def parameters(self, stage: str) -> list[nn.Parameter]:
+        """What `stage` optimises."""
+        model = self.model
+        coarse, renderer = list(model.coarse_gen.parameters()), list(model.renderer.parameters())
+        detail = [*model.detail_diffusion.parameters(), *model.context.parameters(), model.plane_embedding]
+        return {
+            "fit": [self.fitted, *renderer],
+            "coarse": [*coarse, *renderer],
+            "detail": detail,
+            "joint": [*coarse, *renderer, *detail],
+        }[stage]
+
+    def fit(self, step: int) -> Losses:
+        """Fits the planes of some objects, and the decoder that all share."""
+        draws = Draws(self.config, "fit", step, self.device)
+        count = self.fitted.shape[0]
+        chosen = draws.rng.permutation(count)[: min(self.config.fit.batch, count)]
+        _, solids = self.pool.batch(chosen)
+        planes = self.fitted[torch.from_numpy(chosen).to(self.device)]
+        loss, overlap = point_loss(
+            self.model.renderer, planes, sample_points(solids, self.config.fit.points, draws.torch)
+        )
+        regular = _SMOOTHNESS * variation(planes) + _SIZE * planes.square().mean()
+        return {"loss": loss + regular, "points": loss, "iou": overlap}
+
+    def set_statistics_from_fit(self) -> None:
+        """Takes the LL band's mean and deviation per plane and channel from the fitted planes."""
+        with torch.no_grad():
+            ll = self.model.wavelet.dwt2d(self.fitted.flatten(0, 1))[0].unflatten(0, (-1, 3))
+            self.model.ll_mean.copy_(ll.mean((0, 3, 4)))
+            self.model.ll_std.copy_(ll.std((0, 3, 4)).clamp(min=1e-3))
+
+    def coarse(self, step: int) -> Losses:
+        """Trains the coarse generator and the decoder with the details at zero."""
+        stage = self.config.coarse
+        draws = Draws(self.config, "coarse", step, self.device)
+        images, solids = self.pool.batch(draws.choose(len(self.pool), stage.batch))
+        with self.autocast():
+            ll, _ = self._predict(images, grad=True)
+        empty = torch.zeros_like(ll).repeat(1, 1, 3, 1, 1)
+        return self._supervised(self.model.reconstruct_planes(ll.float(), empty), solids, stage, draws)
+
+    def fit_details(self) -> None:
+        """Fits target details for the first `detail_objects`, on top of the predicted LL band; kept on disk."""
+        count = min(self.config.detail_objects, len(self.pool))
+        folder = self.folder / "details"
+        folder.mkdir(exist_ok=True)
+        starts = range(0, count, _FIT_GROUP)
+        paths = [folder / f"{start}.npy" for start in starts]
+        for start, path in track(list(zip(starts, paths, strict=True)), "fitting details", transient=True):
+            if not path.exists():
+                fitted = self._fit_group(np.arange(start, min(start + _FIT_GROUP, count)))
+                partial = path.with_suffix(".partial")
+                with partial.open("wb") as file:
+                    np.save(file, fitted.half().cpu().numpy())
+                partial.replace(path)
+        self._details = torch.from_numpy(np.concatenate([np.load(path) for path in paths]))
+        with torch.no_grad():
+            self.model.detail_mean.copy_(self._details.float().mean((0, 3, 4)))
+            self.model.detail_std.copy_(self._details.float().std((0, 3, 4)).clamp(min=1e-4))
+
+    def detail(self, step: int) -> Losses:
+        """Trains the diffusion on the fitted details, conditioned on the predicted LL band."""
+        stage = self.config.detail
+        draws = Draws(self.config, "detail", step, self.device)
+        chosen = draws.choose(len(self._targets), stage.batch)
+        images, _ = self.pool.batch(chosen)
+        with self.autocast():
+            _, condition = self._predict(images, grad=False)
+            loss = self._diffusion_loss(condition, chosen, draws)
+        return {"loss": loss}
+
+    def joint(self, step: int) -> Losses:
+        """Trains everything: the planes after one sampling step from noise, and the diffusion at random timesteps."""
+        stage = self.config.joint
+        draws = Draws(self.config, "joint", step, self.device)
+        chosen = draws.choose(len(self._targets), stage.batch)
+        images, solids = self.pool.batch(chosen)
+        with self.autocast():
+            ll, condition = self._predict(images, grad=True)
+            diffusion = self._diffusion_loss(condition, chosen, draws)
+            details = self._one_step(condition, [int(s) for s in draws.rng.integers(0, 2**31, stage.batch)])
+        losses = self._supervised(self.model.reconstruct_planes(ll.float(), details.float()), solids, stage, draws)
+        return losses | {"loss": losses["loss"] + _DIFFUSION_WEIGHT * diffusion, "diffusion": diffusion}
+
+    @property
+    def _targets(self) -> Tensor:
+        if self._details is None:
+            raise RuntimeError("The stages detail and joint need the details that fit_details() fits.")
+        return self._details
+
+    def _predict(self, images: Tensor, grad: bool) -> tuple[Tensor, Tensor]:
+        """LL and condition; without `grad` the gradient ends at the coarse generator's features."""
+        if grad and self.config.gradient_checkpointing:
+            return checkpoint(self.model.predict_ll, images, use_reentrant=False)
+        if grad:
+            return self.model.predict_ll(images)
+        with torch.no_grad():
+            features = self.model.coarse_gen.features(images)
+        return self.model.predict_ll_from(features)
+
+    def _supervised(self, triplane: Tensor, solids: Solids, stage: StageConfig, draws: Draws) -> Losses:
+        renderer = self.model.renderer
+        loss, overlap = point_loss(renderer, triplane, sample_points(solids, stage.points, draws.torch))
+        losses = {"points": loss, "iou": overlap}
+        if stage.rays:
+            rays = sample_rays(solids, stage.rays, draws.rng, draws.torch)
+            losses["rays"] = ray_loss(renderer, triplane, rays, stage.samples, draws.torch)
+            loss = loss + losses["rays"]
+        return {"loss": loss, **losses}
+
+    def _diffusion_loss(self, condition: Tensor, chosen: np.ndarray, draws: Draws) -> Tensor:
+        """Mean squared error of the velocity (Salimans and Ho 2022) at timesteps favouring the noisy end."""
+        target = self._standardised(self._targets[torch.from_numpy(chosen)].to(self.device).float())
+        # The few steps that the runtime takes are noisy ones: the square root puts more of the training there.
+        share = torch.rand(len(chosen), generator=draws.torch, device=self.device).sqrt()
+        timestep = (share * len(self.alpha)).long().clamp(max=len(self.alpha) - 1)
+        noise = torch.randn(target.shape, generator=draws.torch, device=self.device)
+        alpha, sigma = (values[timestep][:, None, None, None, None] for values in (self.alpha, self.sigma))
+        velocity = self.model.detail_diffusion.velocity(
+            (alpha * target + sigma * noise).flatten(0, 1), timestep.repeat_interleave(3), condition.flatten(0, 1)
+        )
+        return (velocity.float() - (alpha * noise - sigma * target).flatten(0, 1)).square().mean()
+
+    def _one_step(self, condition: Tensor, seeds: list[int]) -> Tensor:
+        """Details after a single step from pure noise, differentiable; in the triplane's units."""
+        config = self.model.config
+        total, side = config.num_diffusion_steps, config.resolution
+        table = sampler_table("ddim", *cosine_schedule(total), trailing_timesteps(total, 1))
+        row = torch.tensor(table[0], dtype=torch.float32, device=self.device)
+        shape = (3, 3 * config.triplane_channels, side, side)
+        noise = torch.from_numpy(np.stack([draw(seed, shape)[0] for seed in seeds])).to(self.device)
+        x, _ = self.model.step(noise, condition, torch.zeros_like(noise), noise, row)
+        return x * self.model.detail_std[:, :, None, None] + self.model.detail_mean[:, :, None, None]
+
+    def _standardised(self, details: Tensor) -> Tensor:
+        return (details - self.model.detail_mean[:, :, None, None]) / self.model.detail_std[:, :, None, None]
+
+    def _fit_group(self, chosen: np.ndarray) -> Tensor:
+        """Details (G, 3, 3C, R, R) that best explain a group of objects, given the predicted LL and the decoder."""
+        images, solids = self.pool.batch(chosen)
+        with torch.no_grad(), self.autocast():
+            ll = torch.cat([self._predict(part, grad=False)[0].float() for part in images.split(4)])
+        details = torch.zeros_like(ll).repeat(1, 1, 3, 1, 1).requires_grad_()
+        optimizer = torch.optim.Adam([details], lr=0.03, betas=(0.9, 0.95))
+        frozen = [p.requires_grad_(False) for p in self.model.renderer.parameters()]
+        for step in range(self.config.detail_fit_steps):
+            draws = Draws(self.config, f"details {chosen[0]}", step, self.device)
+            triplane = self.model.reconstruct_planes(ll, details)
+            loss, _ = point_loss(self.model.renderer, triplane, sample_points(solids, 4096, draws.torch))
+            penalty = self.config.detail_penalty * details.square().mean((1, 2, 3, 4)).mean()
+            optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / self.config.detail_fit_steps)
+            optimizer.zero_grad()
+            # The mean over the group must not weaken the single object's gradient against the penalty.
+            (len(chosen) * (loss + penalty)).backward()
+            optimizer.step()
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        return details.detach()
+
+    def reconstructions(self, indices: Iterator[int] | range, details: bool) -> Tensor:
+        """Triplanes (N, 3, C, 2R, 2R) of pool objects as the model predicts them now; `details` by four DDIM steps."""
+        images, _ = self.pool.batch(np.fromiter(indices, int))
+        with torch.no_grad(), self.autocast():
+            ll, condition = self.model.predict_ll(images)
+            if details:
+                bands = self.model.sample_details(condition.float(), 4)
+            else:
+                bands = torch.zeros_like(ll).repeat(1, 1, 3, 1, 1)
+        return self.model.reconstruct_planes(ll.float(), bands.float())
