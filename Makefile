@@ -44,5 +44,5 @@ $(VENV)/.light: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.full: $(VENV)/.light
 	@echo "Adding PyTorch and the development tools to $(VENV) ..."
-	$(PIP) --editable '.[cpu,export,dev]'
+	$(PIP) --editable '.[cpu,mesh,export,dev]'
 	@touch $@

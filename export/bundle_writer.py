@@ -17,6 +17,7 @@ from typing import Any
 import onnx
 
 from model import WaveletTriplaneDiffusion
+from model.renderer import DENSITY_SCALE
 from runtime.bundle import FORMAT_VERSION, MANIFEST, manifest_digest
 from runtime.images import TRAINING_FRAMING
 from runtime.schedule import cosine_schedule
@@ -43,6 +44,7 @@ def describe_model(
         "parameters": sum(p.numel() for p in model.parameters()),
         "model": asdict(model.config),
         "image": {"size": model.config.image_size, "framing": TRAINING_FRAMING},
+        "renderer": {"density_scale": DENSITY_SCALE},
         "defaults": {"steps": DEFAULT_STEPS, "sampler": DEFAULT_SAMPLER},
         "schedule": {"alpha": alpha.tolist(), "sigma": sigma.tolist()},
         "statistics": statistics,

@@ -107,7 +107,11 @@ class WaveletTriplaneDiffusion(nn.Module):
         standard = self.coarse_gen.read_out(features)
         encoded = self.detail_diffusion.encode_condition(rearrange(standard, "b p c h w -> (b p) c h w"))
         condition = rearrange(encoded + self.context(features), "(b p) c h w -> b p c h w", p=3) + self.plane_embedding
-        return standard * self.ll_std[:, :, None, None] + self.ll_mean[:, :, None, None], condition
+        return self.in_units(standard), condition
+
+    def in_units(self, standard_ll: Tensor) -> Tensor:
+        """The coarse generator's standardised LL band (B, 3, C, R, R) in the triplane's own units."""
+        return standard_ll * self.ll_std[:, :, None, None] + self.ll_mean[:, :, None, None]
 
     def step(
         self, noisy: Tensor, condition: Tensor, previous: Tensor, noise: Tensor, row: Tensor

@@ -33,6 +33,7 @@ from .errors import (
     WaveletTriplaneError,
 )
 from .images import ImageBatch, ImageInput
+from .mesh import Mesh
 from .scene import Frame, Scene
 from .timing import record_times
 
@@ -45,6 +46,7 @@ __all__ = [
     "ClosedError",
     "Frame",
     "ImageError",
+    "Mesh",
     "OptionError",
     "Runtime",
     "Scene",

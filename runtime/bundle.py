@@ -89,6 +89,11 @@ class Bundle:
         return self.manifest["image"]["framing"]
 
     @property
+    def density_scale(self) -> float:
+        """Density per scene unit = density_scale * softplus(logit); the surface is at logit 0."""
+        return self.manifest["renderer"]["density_scale"]
+
+    @property
     def default_steps(self) -> int:
         """Sampling steps where the caller names none."""
         return self.manifest["defaults"]["steps"]

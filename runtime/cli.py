@@ -46,6 +46,7 @@ def render(
     image: Annotated[Path, typer.Argument(help="A picture of one object, best with a transparent background.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out"),
     orbit: Annotated[int, typer.Option(help="Also draw this many views around the object.")] = 0,
+    mesh: Annotated[bool, typer.Option("--mesh", help="Also write the surface as a GLB file.")] = False,
     azimuth: Annotated[float, typer.Option(help="Camera angle in degrees, from +z towards +x.")] = AZIMUTH,
     elevation: Annotated[float, typer.Option(help="Camera angle in degrees above the ground.")] = ELEVATION,
     size: Size = 128,
@@ -73,7 +74,11 @@ def render(
             for index, frame in enumerate(progress.track(frames, total=orbit, description="orbit")):
                 written.append(f"{image.stem}_orbit_{index:03d}.png")
                 _save(frame.to_uint8(), out / written[-1])
+        if mesh:
+            scene.mesh().save(out / f"{image.stem}.glb")
     _out.print(f"Wrote {out / written[0]}" + (f" and {orbit} views up to {out / written[-1]}" if orbit else ""))
+    if mesh:
+        _out.print(f"Wrote {out / image.stem}.glb")
     if times:
         _out.print(_stage_table(recorded))
 

@@ -173,7 +173,8 @@ class Runtime:
         for start in range(0, len(prepared), _GROUP):
             group = slice(start, start + _GROUP)
             triplanes = self._triplanes(np.stack(prepared[group]), seeds[group], table)
-            scenes += [Scene(self.backend, triplane, self.memory_limit) for triplane in triplanes]
+            scale = self.bundle.density_scale
+            scenes += [Scene(self.backend, triplane, self.memory_limit, scale) for triplane in triplanes]
         return scenes
 
     def _table(self, steps: int | None, sampler: str | None) -> NDArray[np.float64]:

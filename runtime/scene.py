@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .backends.base import Backend
 from .cameras import DISTANCE, ELEVATION, FOV, Camera
 from .errors import CameraError, OptionError
+from .mesh import Mesh, extract_mesh
 from .rays import Rays, camera_rays, composite, midpoints
 from .timing import stage
 
@@ -50,9 +51,9 @@ class Scene:
         triplane: (3, C, 2R, 2R) float32, read-only.
     """
 
-    def __init__(self, backend: Backend, triplane: Array, memory_limit: int) -> None:
+    def __init__(self, backend: Backend, triplane: Array, memory_limit: int, density_scale: float) -> None:
         self.triplane = triplane
-        self._backend = backend
+        self._backend, self._density_scale = backend, density_scale
         self._points_at_once = memory_limit // (_BYTES_PER_POINT + _BYTES_PER_POINT_AND_CHANNEL * triplane.shape[1])
 
     def render(
@@ -103,6 +104,22 @@ class Scene:
         checked_count("frames", frames, 100_000)
         cameras = [Camera.orbit(360 * i / frames, elevation, distance, fov) for i in range(frames)]
         return (self.render(camera, image_size, num_samples) for camera in cameras)
+
+    def mesh(self, resolution: int = 128) -> Mesh:
+        """Cuts the surface out; `mesh.save("chair.glb")` writes it.
+
+        Args:
+            resolution: samples along each axis of the cube, 8 to 512.
+
+        Raises:
+            OptionError: out of range, no surface, or the extra [mesh] is not installed.
+        """
+        if checked_count("resolution", resolution, 512) < 8:
+            raise OptionError(f"resolution must be at least 8, not {resolution}.", "The default is 128.")
+        with stage("mesh"):
+            return extract_mesh(
+                lambda points: self._backend.query(self.triplane, points), resolution, self._density_scale
+            )
 
     def _march(self, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
         points, distances = midpoints(rays, num_samples)

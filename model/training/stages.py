@@ -9,8 +9,9 @@ joint   everything: points and rays through one sampling step, and the diffusion
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ class Stages:
         draws = Draws(self.config, "coarse", step, self.device)
         images, solids = self.pool.batch(draws.choose(len(self.pool), stage.batch))
         with self.autocast():
-            ll, _ = self._predict(images, grad=True)
+            ll = self.model.in_units(self._checkpointed(self.model.coarse_gen, images))
         empty = torch.zeros_like(ll).repeat(1, 1, 3, 1, 1)
         return self._supervised(self.model.reconstruct_planes(ll.float(), empty), solids, stage, draws)
 
@@ -158,13 +159,16 @@ class Stages:
 
     def _predict(self, images: Tensor, grad: bool) -> tuple[Tensor, Tensor]:
         """LL and condition; without `grad` the gradient ends at the coarse generator's features."""
-        if grad and self.config.gradient_checkpointing:
-            return checkpoint(self.model.predict_ll, images, use_reentrant=False)
         if grad:
-            return self.model.predict_ll(images)
+            return self._checkpointed(self.model.predict_ll, images)
         with torch.no_grad():
             features = self.model.coarse_gen.features(images)
         return self.model.predict_ll_from(features)
+
+    def _checkpointed(self, call: Callable[[Tensor], Any], images: Tensor) -> Any:
+        if self.config.gradient_checkpointing:
+            return checkpoint(call, images, use_reentrant=False)
+        return call(images)
 
     def _supervised(self, triplane: Tensor, solids: Solids, stage: StageConfig, draws: Draws) -> Losses:
         renderer = self.model.renderer

@@ -31,7 +31,7 @@ def ball(centre, radius, density):
 
 
 def scene(field, memory=64 << 20):
-    return Scene(field, EMPTY, memory)
+    return Scene(field, EMPTY, memory, 20.0)
 
 
 def test_a_sphere_of_constant_density_matches_its_closed_form():

@@ -1,0 +1,121 @@
+"""Cutting an object's surface out of its density field, and writing it where other tools can read it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import OptionError
+
+Array = NDArray[np.float32]
+Field = Callable[[Array], tuple[Array, Array]]
+
+FORMATS = (".glb", ".ply", ".obj")
+_POINTS_AT_ONCE = 1 << 17
+_INSTALL = "Run `pip install 'wavelet-triplane-diffusion[mesh]'`."
+# Below this logit a softplus is 0 in float32: what is outside is bounded, so that the surface is interpolated well.
+_FARTHEST = -15.0
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A closed triangle mesh in the scene's frame: y up, counter-clockwise triangles seen from outside.
+
+    Attributes:
+        vertices: (V, 3) float32, scene units.
+        faces: (F, 3) int64 indices.
+        colors: (V, 3) float32 in [0, 1], as the pictures have them (sRGB).
+    """
+
+    vertices: Array
+    faces: NDArray[np.int64]
+    colors: Array
+
+    def save(self, path: str | Path) -> None:
+        """Writes .glb (with a material, colours linear as glTF wants them), .ply or .obj, by the path's ending.
+
+        Raises:
+            OptionError: another ending, or trimesh is not installed.
+        """
+        target = Path(path)
+        if target.suffix.lower() not in FORMATS:
+            raise OptionError(f"A mesh cannot be written as {target.suffix or target.name!r}.", f"Use {FORMATS}.")
+        try:
+            import trimesh
+        except ImportError:
+            raise OptionError("Writing a mesh needs trimesh, which is not installed.", _INSTALL) from None
+        kind = target.suffix.lower()[1:]
+        colors = _linear(self.colors) if kind == "glb" else self.colors
+        rgba = np.round(np.column_stack([colors, np.ones(len(colors))]) * 255).astype(np.uint8)
+        mesh = trimesh.Trimesh(self.vertices, self.faces, vertex_colors=rgba, process=False)
+        options: dict[str, Any] = {"tree_postprocessor": _add_material} if kind == "glb" else {}
+        data: Any = (
+            trimesh.Scene(mesh).export(file_type="glb", **options) if kind == "glb" else mesh.export(file_type=kind)
+        )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            partial.write_bytes(data.encode() if isinstance(data, str) else data)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def extract_mesh(field: Field, resolution: int, density_scale: float) -> Mesh:
+    """Marching cubes (Lewiner et al. 2003, as scikit-image has it) on the density's logit at 0.
+
+    Args:
+        field: points (N, 3) to colour (N, 3) and density (N,) = density_scale * softplus(logit).
+        resolution: samples along each axis of the cube, at least 8.
+        density_scale: from the bundle.
+
+    Raises:
+        OptionError: scikit-image is not installed, or there is no surface.
+    """
+    try:
+        from skimage.measure import marching_cubes
+    except ImportError:
+        raise OptionError("Cutting a mesh needs scikit-image, which is not installed.", _INSTALL) from None
+    axis = np.linspace(-1, 1, resolution, dtype=np.float32)
+    logits = np.empty((resolution,) * 3, np.float32)
+    slab = max(1, _POINTS_AT_ONCE // resolution**2)
+    for start in range(0, resolution, slab):
+        grid = np.stack(np.meshgrid(axis[start : start + slab], axis, axis, indexing="ij"), axis=-1)
+        density = field(grid.reshape(-1, 3))[1] / np.float32(density_scale)
+        logits[start : start + slab] = _inverse_softplus(density).reshape(grid.shape[:3])
+    # A layer of outside around the cube closes what would be cut off at its faces.
+    padded = np.pad(logits, 1, constant_values=_FARTHEST)
+    if padded.max() <= 0:
+        raise OptionError("The object has no surface: its density is nowhere that of a solid.", "Try another picture.")
+    spacing = 2 / (resolution - 1)
+    found, faces, _, _ = marching_cubes(padded, 0.0, spacing=(spacing,) * 3, gradient_direction="ascent")
+    vertices = np.clip(found - spacing - 1, -1, 1).astype(np.float32)
+    parts = np.array_split(vertices, max(1, -(-len(vertices) // _POINTS_AT_ONCE)))
+    colors = np.concatenate([field(part)[0] for part in parts])
+    return Mesh(vertices, faces.astype(np.int64), np.clip(colors, 0, 1))
+
+
+def _inverse_softplus(value: Array) -> Array:
+    """log(exp(v) - 1), where large v is its own inverse and the smallest ones are cut at a logit of -15."""
+    small = np.log(np.expm1(np.clip(value, np.exp(_FARTHEST), 20)))
+    return np.where(value > 20, value, small).astype(np.float32)
+
+
+def _linear(srgb: Array) -> Array:
+    """IEC 61966-2-1: display colours to linear light."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def _add_material(tree: dict[str, Any]) -> None:
+    """Gives every primitive a matt white material, which viewers multiply with the vertex colours."""
+    surface = {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 0.0, "roughnessFactor": 1.0}
+    tree["materials"] = [{"name": "vertex colours", "pbrMetallicRoughness": surface}]
+    for mesh in tree["meshes"]:
+        for primitive in mesh["primitives"]:
+            primitive["material"] = 0
