@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 .PHONY: help render test lint export wheel clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 render: $(VENV)/.light ## draw an object from a picture: make render [IMAGE=photo.png] [OUT=out]
 	$(BIN)/python -m runtime render "$(IMAGE)" --out "$(OUT)" --orbit 6
@@ -30,7 +30,7 @@ wheel: $(VENV)/.full ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --quiet
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(OUT) build dist *.egg-info
+	rm -rf $(VENV) out build dist *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

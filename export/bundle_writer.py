@@ -36,7 +36,12 @@ def describe_model(
 ) -> dict[str, Any]:
     """The part of the manifest that every precision shares."""
     alpha, sigma = cosine_schedule(model.config.num_diffusion_steps)
-    statistics = {key: getattr(model, key).tolist() for key in ("ll_mean", "ll_std", "detail_mean", "detail_std")}
+    statistics = {
+        "ll_mean": model.coarse_gen.mean.tolist(),
+        "ll_std": model.coarse_gen.std.tolist(),
+        "detail_mean": model.detail_mean.tolist(),
+        "detail_std": model.detail_std.tolist(),
+    }
     return {
         "format_version": FORMAT_VERSION,
         "name": name,
@@ -45,7 +50,7 @@ def describe_model(
         "model": asdict(model.config),
         "image": {"size": model.config.image_size, "framing": TRAINING_FRAMING},
         "renderer": {"density_scale": DENSITY_SCALE},
-        "defaults": {"steps": DEFAULT_STEPS, "sampler": DEFAULT_SAMPLER},
+        "defaults": {"steps": min(DEFAULT_STEPS, model.config.num_diffusion_steps), "sampler": DEFAULT_SAMPLER},
         "schedule": {"alpha": alpha.tolist(), "sigma": sigma.tolist()},
         "statistics": statistics,
         "notes": dict(notes),
@@ -85,7 +90,7 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises:
         ExportError: `target` exists and is neither an empty folder nor a bundle.
     """
-    if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
+    if target.exists() and not _may_replace(target):
         raise ExportError(f"{target} exists and is no bundle: name an empty or a new folder with --out.")
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -95,7 +100,27 @@ def replacing(target: Path) -> Iterator[Path]:
         yield folder
         if target.exists():
             target.rename(old)
-        folder.rename(target)
+        try:
+            folder.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _may_replace(target: Path) -> bool:
+    """Whether a folder is empty, or a bundle with nothing else in it."""
+    if not target.is_dir():
+        return False
+    found = {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()}
+    if not found:
+        return True
+    try:
+        precisions = json.loads((target / MANIFEST).read_bytes())["precisions"]
+        listed = {graph["file"] for variant in precisions.values() for graph in variant["graphs"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return found <= listed | {MANIFEST}

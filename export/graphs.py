@@ -7,6 +7,7 @@ renderer        triplane, points -> rgb, density
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from runtime.sampler import COLUMNS, sampler_table, trailing_timesteps
 from runtime.schedule import cosine_schedule
 
 OPSET = 21
+# The exporter warns of operators of packages that are not installed and that no graph here uses.
+logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 _EXAMPLE_ROWS = sampler_table("dpmpp_2m", *cosine_schedule(1000), trailing_timesteps(1000, 4))
 
 

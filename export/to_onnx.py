@@ -24,7 +24,7 @@ from export.bundle_writer import ExportError, describe_model, replacing, write_g
 from export.graphs import graph_definitions, to_onnx
 from export.parity import TOLERANCE, Check, check_graph, check_path
 from model import PRESETS, WaveletTriplaneDiffusion
-from model.checkpoint import CheckpointError, checkpoint_notes
+from model.checkpoint import CheckpointError
 from runtime.errors import WaveletTriplaneError
 
 UNTRAINED_SEED = 0
@@ -115,10 +115,10 @@ def main(
             notes: dict[str, Any] = {"seed": UNTRAINED_SEED}
         else:
             model, name = WaveletTriplaneDiffusion.load(checkpoint), checkpoint.stem
-            notes = checkpoint_notes(checkpoint)
-            trained = bool(notes.get("trained", True))
+            notes = model.notes
+            trained = bool(notes.get("trained"))
         export_bundle(model, out, name, trained, notes)
-    except (ExportError, CheckpointError, WaveletTriplaneError) as error:
+    except (ExportError, CheckpointError, WaveletTriplaneError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     typer.echo(f"Wrote {out} ({name}{'' if trained else ', untrained'}).")

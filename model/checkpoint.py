@@ -21,9 +21,9 @@ class CheckpointError(ValueError):
     """The file is missing, damaged, or no checkpoint of this project."""
 
 
-def save_checkpoint(model: WaveletTriplaneDiffusion, path: Path, notes: dict[str, object] | None = None) -> None:
-    """Writes the model; `notes` (JSON values) travel along, as what it was trained on."""
-    header = {"format": _FORMAT, "config": json.dumps(asdict(model.config)), "notes": json.dumps(notes or {})}
+def save_checkpoint(model: WaveletTriplaneDiffusion, path: Path) -> None:
+    """Writes the model and its notes, atomically."""
+    header = {"format": _FORMAT, "config": json.dumps(asdict(model.config)), "notes": json.dumps(model.notes)}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -47,12 +47,7 @@ def load_checkpoint(path: Path) -> WaveletTriplaneDiffusion:
     try:
         model = WaveletTriplaneDiffusion.from_config(ModelConfig(**json.loads(header["config"])))
         model.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError) as error:
+        model.notes = dict(json.loads(header["notes"]))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit the model that its header describes ({error}).") from error
     return model.eval()
-
-
-def checkpoint_notes(path: Path) -> dict[str, object]:
-    """What was noted beside the weights."""
-    with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {}).get("notes", "{}"))

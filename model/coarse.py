@@ -45,7 +45,14 @@ class CoarseTriplaneGen(nn.Module):
         input_channels: channels of the picture.
         triplane_channels: C.
         resolution: side of the LL planes, a multiple of 16; the picture has four times this side.
+
+    Attributes:
+        mean, std: (3, C) buffers, the statistics of the training set's LL bands; the network predicts standardised
+            bands, `forward` returns them in the triplane's own units.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, input_channels: int = 3, triplane_channels: int = 32, resolution: int = 64) -> None:
         super().__init__()
@@ -68,13 +75,19 @@ class CoarseTriplaneGen(nn.Module):
         self.lift_local = Lift(width, width, resolution, depths=8, channels_per_depth=8)
         self.up1, self.up2 = ResBlock(dim, 2 * width), ResBlock(3 * width, width)
         self.out = nn.Sequential(norm(width), nn.GELU(), conv3x3(width, triplane_channels))
+        self.register_buffer("mean", torch.zeros(3, triplane_channels))
+        self.register_buffer("std", torch.ones(3, triplane_channels))
 
     def forward(self, images: Tensor) -> Tensor:
         """images: (B, input_channels, 4R, 4R) in [-1, 1]. Returns (B, 3, C, R, R)."""
-        return self.read_out(self.features(images))
+        return self.in_units(self.read_out(self.features(images)))
+
+    def in_units(self, standard: Tensor) -> Tensor:
+        """A standardised LL band (B, 3, C, R, R) in the triplane's own units."""
+        return standard * self.std[:, :, None, None] + self.mean[:, :, None, None]
 
     def read_out(self, features: Tensor) -> Tensor:
-        """The LL band (B, 3, C, R, R) in features (B * 3, width, R, R)."""
+        """The standardised LL band (B, 3, C, R, R) in features (B * 3, width, R, R)."""
         return rearrange(self.out(features), "(b p) c h w -> b p c h w", p=3)
 
     def features(self, images: Tensor) -> Tensor:

@@ -78,7 +78,10 @@ class DetailDiffusion(nn.Module):
         return alpha * noisy - sigma * self.velocity(noisy, timestep, condition)
 
     def forward(self, noisy_details: Tensor, timestep: Tensor, condition_LL: Tensor) -> Tensor:
-        """Predicts the clean details of one plane per item.
+        """Predicts the clean details of one plane per item from its LL band alone.
+
+        The whole model's sampling also tells the denoiser which plane it is and what the coarse generator knows beyond
+        the LL band: `WaveletTriplaneDiffusion.predict_ll`.
 
         Args:
             noisy_details: (B, 3C, R, R), LH, HL and HH stacked, standardised.

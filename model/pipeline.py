@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,13 +36,11 @@ class WaveletTriplaneDiffusion(nn.Module):
         density_bias: density logit that the untrained renderer starts from.
 
     Attributes:
-        ll_mean, ll_std: (3, C) buffers, the statistics of the training set's LL bands: the coarse generator predicts
-            bands standardised by them.
-        detail_mean, detail_std: (3, 3C) buffers, likewise for the details that the diffusion works on.
+        detail_mean, detail_std: (3, 3C) buffers, the statistics of the training set's details, by which those that the
+            diffusion works on are standardised.
+        notes: JSON values that travel with the checkpoint: `{"trained": False}` for fresh weights.
     """
 
-    ll_mean: Tensor
-    ll_std: Tensor
     detail_mean: Tensor
     detail_std: Tensor
 
@@ -67,19 +66,26 @@ class WaveletTriplaneDiffusion(nn.Module):
         self.plane_embedding = nn.Parameter(0.02 * torch.randn(3, width, 1, 1))
         self.wavelet = WaveletTransform()
         self.renderer = TriplaneRenderer(triplane_channels, hidden_dim, density_bias)
-        for band, channels in (("ll", triplane_channels), ("detail", 3 * triplane_channels)):
-            self.register_buffer(f"{band}_mean", torch.zeros(3, channels))
-            self.register_buffer(f"{band}_std", torch.ones(3, channels))
+        self.register_buffer("detail_mean", torch.zeros(3, 3 * triplane_channels))
+        self.register_buffer("detail_std", torch.ones(3, 3 * triplane_channels))
+        self.notes: dict[str, Any] = {"trained": False}
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> WaveletTriplaneDiffusion:
         """Builds an untrained model of the given sizes."""
         return cls(**asdict(config))
 
-    def save(self, path: str | Path) -> None:
-        """Writes weights and configuration as one safetensors file, atomically."""
+    def save(self, path: str | Path, trained: bool | None = None) -> None:
+        """Writes weights, configuration and notes as one safetensors file, atomically.
+
+        Args:
+            path: of the file.
+            trained: sets that note; pass True after training, so that what is exported from it is not called untrained.
+        """
         from .checkpoint import save_checkpoint
 
+        if trained is not None:
+            self.notes["trained"] = trained
         save_checkpoint(self, Path(path))
 
     @classmethod
@@ -107,11 +113,7 @@ class WaveletTriplaneDiffusion(nn.Module):
         standard = self.coarse_gen.read_out(features)
         encoded = self.detail_diffusion.encode_condition(rearrange(standard, "b p c h w -> (b p) c h w"))
         condition = rearrange(encoded + self.context(features), "(b p) c h w -> b p c h w", p=3) + self.plane_embedding
-        return self.in_units(standard), condition
-
-    def in_units(self, standard_ll: Tensor) -> Tensor:
-        """The coarse generator's standardised LL band (B, 3, C, R, R) in the triplane's own units."""
-        return standard_ll * self.ll_std[:, :, None, None] + self.ll_mean[:, :, None, None]
+        return self.coarse_gen.in_units(standard), condition
 
     def step(
         self, noisy: Tensor, condition: Tensor, previous: Tensor, noise: Tensor, row: Tensor

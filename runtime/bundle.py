@@ -147,19 +147,28 @@ def load_bundle(path: str | Path) -> Bundle:
     Raises:
         BundleError: it is missing, incomplete, altered in any byte, or of another format version.
     """
-    folder = Path(path)
-    if not folder.is_dir():
+    try:
+        folder = Path(path)
+        present = folder.is_dir()
+    except (TypeError, ValueError, OSError):
+        raise BundleError(f"{str(path)[:200]!r} is no path of a bundle.", _REMEDY) from None
+    if not present:
         raise BundleError(f"There is no bundle folder at {folder}.", _REMEDY)
     manifest = read_manifest(folder / MANIFEST)
     try:
+        _check_manifest(manifest)
         entries = [
             (graph["file"], graph["sha256"])
             for variant in manifest["precisions"].values()
             for graph in (variant["graphs"][name] for name in GRAPHS)
         ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"The manifest of {folder} lacks {error}.", _REMEDY) from None
-    return Bundle(folder, manifest, {name: _verified(folder, name, digest) for name, digest in entries})
+        bundle = Bundle(folder, manifest, {name: _verified(folder, name, digest) for name, digest in entries})
+        for precision in bundle.precisions:
+            for name in GRAPHS:
+                bundle.graph(precision, name)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise BundleError(f"The manifest of {folder} lacks or garbles {error}.", _REMEDY) from None
+    return bundle
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -167,7 +176,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     raw = _read(path)
     try:
         manifest = json.loads(raw)
-        version, digest = manifest["format_version"], manifest["sha256"]
+        version = manifest["format_version"]
     except (ValueError, KeyError, TypeError):
         raise BundleError(f"{path} is damaged: it is no manifest in JSON.", _REMEDY) from None
     if version != FORMAT_VERSION:
@@ -175,9 +184,39 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} has format version {version!r}; this runtime reads version {FORMAT_VERSION}.",
             "Install the runtime that the bundle was made for, or export the bundle again.",
         )
-    if not isinstance(digest, str) or manifest_digest(raw, digest) != digest:
+    digest = manifest.get("sha256")
+    if not isinstance(digest, str) or len(digest) != 64 or manifest_digest(raw, digest) != digest:
         raise BundleError(f"{path} was altered: its content does not match its own sha256.", _REMEDY)
     return manifest
+
+
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """Raises ValueError or KeyError naming what the runtime needs and does not find."""
+    kinds: tuple[tuple[Any, ...], ...] = (
+        (str, "name", "defaults.sampler"),
+        (bool, "trained"),
+        (int, "parameters", "model.triplane_channels", "model.resolution", "image.size", "defaults.steps"),
+        (float, "image.framing", "renderer.density_scale"),
+        (list, "schedule.alpha", "schedule.sigma", "statistics.detail_mean", "statistics.detail_std"),
+        (dict, "precisions"),
+    )
+    for kind, *paths in kinds:
+        for path in paths:
+            value: Any = manifest
+            for key in path.split("."):
+                value = value[key]
+            if not isinstance(value, kind):
+                raise ValueError(f"{path}, which should be of type {kind.__name__}")
+    if not manifest["precisions"]:
+        raise ValueError("precisions, of which there are none")
+    channels, schedule = manifest["model"]["triplane_channels"], manifest["schedule"]
+    if len(schedule["alpha"]) != len(schedule["sigma"]) or len(schedule["alpha"]) < manifest["defaults"]["steps"]:
+        raise ValueError("schedule, whose alpha and sigma do not fit together or the default steps")
+    for name in ("detail_mean", "detail_std"):
+        if np.shape(manifest["statistics"][name]) != (3, 3 * channels):
+            raise ValueError(f"statistics.{name}, whose shape should be (3, {3 * channels})")
+    if manifest["image"]["size"] != 4 * manifest["model"]["resolution"]:
+        raise ValueError("image.size, which should be four times model.resolution")
 
 
 def manifest_digest(raw: bytes, digest: str) -> str:

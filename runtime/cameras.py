@@ -52,9 +52,10 @@ class Camera:
             distance: scene units from the origin, above 0.
             fov: vertical field of view in degrees.
         """
-        if not all(math.isfinite(v) for v in (azimuth, elevation, distance)) or distance <= 0 or abs(elevation) > 90:
+        numbers = all(isinstance(v, int | float | np.number) for v in (azimuth, elevation, distance))
+        if not numbers or not np.isfinite((azimuth, elevation, distance)).all() or distance <= 0 or abs(elevation) > 90:
             raise CameraError(
-                f"No camera orbits at azimuth {azimuth}, elevation {elevation}, distance {distance}.",
+                f"No camera orbits at azimuth {azimuth!r}, elevation {elevation!r}, distance {distance!r}.",
                 "Use finite angles in degrees, an elevation between -90 and 90 and a distance above 0.",
             )
         a, e = math.radians(azimuth), math.radians(elevation)

@@ -64,21 +64,28 @@ def render(
     """Reconstructs the object in a picture and draws it."""
     if orbit < 0:
         raise OptionError(f"--orbit must be 0 or more, not {orbit}.", "Leave it out for a single view.")
+    single = out / f"{image.stem}.png"
+    if single.exists() and image.exists() and single.samefile(image):
+        raise OptionError(f"The result would overwrite the input {image}.", "Name another folder with --out.")
     with _open(bundle, backend, precision, threads, memory_limit) as rt, record_times() as recorded:
         camera = Camera.orbit(azimuth, elevation)
-        scene = rt.reconstruct(image, steps, seed, sampler)
-        _save(scene.render(camera, size, samples).to_uint8(), out / f"{image.stem}.png")
-        written = [f"{image.stem}.png"]
-        frames = scene.orbit(orbit, elevation, image_size=size, num_samples=samples) if orbit else ()
+        with _err.status("reconstructing and drawing"):
+            scene = rt.reconstruct(image, steps, seed, sampler)
+            # All that can fail comes before the first file is written.
+            frames = scene.orbit(orbit, elevation, image_size=size, num_samples=samples) if orbit else ()
+            surface = scene.mesh() if mesh else None
+            first = scene.render(camera, size, samples)
+        _save(first.to_uint8(), single)
+        written = [single]
         with Progress(console=_err, disable=not _err.is_terminal, transient=True) as progress:
             for index, frame in enumerate(progress.track(frames, total=orbit, description="orbit")):
-                written.append(f"{image.stem}_orbit_{index:03d}.png")
-                _save(frame.to_uint8(), out / written[-1])
-        if mesh:
-            scene.mesh().save(out / f"{image.stem}.glb")
-    _out.print(f"Wrote {out / written[0]}" + (f" and {orbit} views up to {out / written[-1]}" if orbit else ""))
-    if mesh:
-        _out.print(f"Wrote {out / image.stem}.glb")
+                written.append(out / f"{image.stem}_orbit_{index:03d}.png")
+                _save(frame.to_uint8(), written[-1])
+        if surface is not None:
+            written.append(out / f"{image.stem}.glb")
+            surface.save(written[-1])
+    several = f" to {written[-1]}, {len(written)} files" if len(written) > 1 else ""
+    _out.print(f"Wrote {written[0]}{several} ({rt.backend.name}, {rt.precision}).", markup=False)
     if times:
         _out.print(_stage_table(recorded))
 
@@ -103,7 +110,7 @@ def info(
             ("parity", f"{worst:.1f} dB at the least against PyTorch, {len(parity)} checks at export"),
             ("backend", f"{rt.backend.name} ({rt.backend.reason})"),
         ):
-            table.add_row(key, value)
+            table.add_row(key, escape(value))
         _out.print(table)
 
 
@@ -111,10 +118,9 @@ def info(
 def doctor() -> None:
     """Says what this machine has and lacks, with the command that mends it."""
     findings = list(examination.examine())
-    table = Table(show_header=False, box=None)
     for finding in findings:
-        table.add_row({True: "ok", None: "-", False: "FAIL"}[finding.good], finding.subject, escape(finding.detail))
-    _out.print(table)
+        mark = {True: "ok", None: "-", False: "FAIL"}[finding.good]
+        _out.print(f"{mark:5}{finding.subject:16}{finding.detail}", markup=False)
     if any(finding.good is False for finding in findings):
         raise typer.Exit(1)
 
@@ -136,7 +142,7 @@ def bench(
     """Times each stage on this machine."""
     if runs < 1:
         raise OptionError(f"--runs must be 1 or more, not {runs}.", "The default is 5.")
-    with _open(bundle, backend, precision, threads, memory_limit) as rt:
+    with _open(bundle, backend, precision, threads, memory_limit) as rt, _err.status("timing"):
         rt.render(image, None, size, samples, steps, sampler=sampler)
         with record_times() as recorded:
             for _ in range(runs):
@@ -147,7 +153,7 @@ def bench(
 def main() -> None:
     """Runs the command line; a failure prints one sentence and exits with 1, bad usage with 2."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: _err.print(f"note: {message}")
+        warnings.showwarning = lambda message, *_: _err.print(f"note: {message}", markup=False)
         try:
             app()
         except WaveletTriplaneError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .backends import default_threads
 from .bundle import default_bundle, load_bundle
-from .errors import BundleError
+from .errors import BundleError, install_hint
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _onnxruntime() -> Iterator[Finding]:
             "onnxruntime",
             False,
             "onnxruntime and onnxruntime-gpu overwrite one another: run `pip uninstall -y onnxruntime onnxruntime-gpu` "
-            "and install one of the extras [cpu], [gpu]",
+            "and install one of the extras: " + install_hint("cpu"),
         )
         return
     try:
@@ -61,14 +61,13 @@ def _onnxruntime() -> Iterator[Finding]:
 
         providers = ort.get_available_providers()
     except (ImportError, AttributeError) as error:
-        remedy = "run `pip install 'wavelet-triplane-diffusion[cpu]'`, or [gpu] for CUDA"
-        yield Finding("onnxruntime", False, f"cannot be imported ({error}): {remedy}")
+        yield Finding("onnxruntime", False, f"cannot be imported ({error}). {install_hint('cpu')}")
         return
     yield Finding("onnxruntime", True, f"{ort.__version__} with {', '.join(providers)}")
     if "CUDAExecutionProvider" in providers:
         yield Finding("cuda provider", True, "present; it is tried first")
     else:
-        swap = "`pip uninstall -y onnxruntime` and `pip install 'wavelet-triplane-diffusion[gpu]'`"
+        swap = f"`pip uninstall -y onnxruntime` first. {install_hint('gpu')}"
         yield Finding("cuda provider", None, f"absent, the CPU is used; for an NVIDIA GPU run {swap}")
 
 

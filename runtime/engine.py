@@ -54,14 +54,14 @@ class Runtime:
         memory_limit: int | None = None,
     ) -> None:
         limit = DEFAULT_MEMORY if memory_limit is None else memory_limit
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < _LEAST_MEMORY:
+        if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < _LEAST_MEMORY:
             raise OptionError(
                 f"memory_limit must be a number of bytes of at least {_LEAST_MEMORY} (16 MiB), not {limit!r}.",
                 "Leave it out for 256 MiB.",
             )
         self.bundle = load_bundle(default_bundle() if bundle is None else bundle)
         self.precision = self.bundle.check_precision(precision)
-        self.memory_limit = limit
+        self.memory_limit = int(limit)
         self._schedule = self.bundle.schedule
         self._detail_mean, self._detail_std = (a[..., None, None] for a in self.bundle.detail_statistics)
         self.backend = open_backend(backend, self.bundle, self.precision, threads)
@@ -180,7 +180,7 @@ class Runtime:
     def _table(self, steps: int | None, sampler: str | None) -> NDArray[np.float64]:
         alpha, sigma = self._schedule
         timesteps = trailing_timesteps(len(alpha), self.bundle.default_steps if steps is None else steps)
-        return sampler_table(sampler or self.bundle.default_sampler, alpha, sigma, timesteps)
+        return sampler_table(self.bundle.default_sampler if sampler is None else sampler, alpha, sigma, timesteps)
 
     def _triplanes(self, images: Array, seeds: list[int], table: NDArray[np.float64]) -> list[Array]:
         side, channels = self.bundle.resolution, self.bundle.channels

@@ -49,3 +49,8 @@ class BackgroundWarning(UserWarning):
 
 class UntrainedWarning(UserWarning):
     """The bundle's weights come from a random seed: what it reconstructs means nothing."""
+
+
+def install_hint(extra: str) -> str:
+    """How to add one of the package's extras: cpu, gpu or mesh."""
+    return f"Run `pip install '.[{extra}]'` in the checkout, or name the wheel: `pip install 'WHEEL[{extra}]'`."

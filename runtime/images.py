@@ -27,7 +27,11 @@ ImageBatch = list[Any] | tuple[Any, ...]
 TRAINING_FRAMING = 0.7
 
 MAX_PIXELS = 64_000_000
-MIN_SIDE = 16
+MIN_SIDE, MAX_OBLONG = 16, 32
+_LARGE = 2048
+# Above this share of visible pixels there is no mask to speak of.
+_FULL = 0.995
+_READ = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _VISIBLE = 0.05
 _MIN_OBJECT = 8
 _FORMATS = (
@@ -53,16 +57,8 @@ def prepare_image(image: ImageInput, size: int, framing: float) -> Array:
         ImageError: it cannot be read, or holds nothing to reconstruct; the message says what is allowed.
     """
     rgba = to_rgba(image)
-    if min(rgba.shape[:2]) < MIN_SIDE:
-        height, width = rgba.shape[:2]
-        raise ImageError(
-            f"The picture is {width}x{height} pixels; at least {MIN_SIDE} on each side are needed.",
-            "Give a larger one.",
-        )
     alpha = rgba[..., 3]
-    if alpha.min() < 1:
-        window = _object_window(alpha, framing)
-    else:
+    if (alpha > 0.5).mean() > _FULL:
         warnings.warn(
             "The picture has no transparency: its background was not removed, and it is taken as it is.",
             BackgroundWarning,
@@ -71,6 +67,8 @@ def prepare_image(image: ImageInput, size: int, framing: float) -> Array:
         height, width = alpha.shape
         side = max(height, width)
         window = ((width - side) / 2, (height - side) / 2, side)
+    else:
+        window = _object_window(alpha, framing)
     premultiplied = np.concatenate([rgba[..., :3] * alpha[..., None], alpha[..., None]], axis=2)
     framed = _resample(premultiplied, window, size)
     rgb = framed[..., :3] + (1 - framed[..., 3:])
@@ -78,32 +76,39 @@ def prepare_image(image: ImageInput, size: int, framing: float) -> Array:
 
 
 def to_rgba(image: ImageInput) -> Array:
-    """Decodes a picture to (H, W, 4) float32 in [0, 1], alpha not premultiplied, EXIF rotation applied."""
+    """Decodes a picture to (H, W, 4) float32 in [0, 1], alpha not premultiplied, EXIF rotation applied.
+
+    Files and PIL images with more than 2048 pixels on a side come back smaller.
+    """
     if isinstance(image, np.ndarray):
         return _array_to_rgba(image)
     if isinstance(image, Image.Image):
         with _reading("The PIL image"):
             return _pil_to_rgba(image)
     if isinstance(image, bytes | bytearray | memoryview):
-        with _reading(f"The {len(image)} bytes given"), Image.open(io.BytesIO(image)) as picture:
+        with _reading(f"The {len(image)} bytes given"), Image.open(io.BytesIO(image), formats=_READ) as picture:
             return _pil_to_rgba(picture)
     if isinstance(image, str | os.PathLike):
-        path = Path(image)
-        if not path.is_file():
-            raise ImageError(f"There is no picture file at {path}.", "Check the path.")
-        with _reading(str(path)), Image.open(path) as picture:
+        path = Path(os.fsdecode(image))
+        if not _is_file(path):
+            raise ImageError(f"There is no picture file at {str(path)[:200]}.", "Check the path.")
+        with _reading(str(path)), Image.open(path, formats=_READ) as picture:
             return _pil_to_rgba(picture)
     raise ImageError(f"A {type(image).__name__} is no picture.", _FORMATS)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a null byte
+        return False
 
 
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
     """Turns whatever a decoder raises into an `ImageError` that names the picture."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures; our own limit, checked before anything is decoded, raises.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            yield
+        yield
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -117,13 +122,18 @@ def _reading(name: str) -> Iterator[None]:
 
 
 def _pil_to_rgba(picture: Image.Image) -> Array:
-    _check_pixels(*picture.size)
+    _check_sides(*picture.size)
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
         # 16-bit grey, which Pillow would clip to 255 in a conversion; 32-bit integers are taken to hold the same range.
-        scale = 1 if picture.mode == "F" else 65535
-        return _array_to_rgba(np.asarray(picture).astype(np.float32) / np.float32(scale))
-    return _array_to_rgba(np.asarray(picture.convert("RGBA")))
+        grey = np.asarray(picture).astype(np.float32) / np.float32(1 if picture.mode == "F" else 65535)
+        clear = picture.info.get("transparency")
+        mask = [] if clear is None else [np.asarray(picture) != clear]
+        return _array_to_rgba(np.stack([grey, *mask], axis=-1).astype(np.float32))
+    picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    # What is far larger than the model's picture is shrunk while it is still 8 bits a channel.
+    picture.thumbnail((_LARGE, _LARGE), Image.Resampling.BOX)
+    return _array_to_rgba(np.asarray(picture))
 
 
 def _array_to_rgba(array: NDArray[Any]) -> Array:
@@ -133,10 +143,11 @@ def _array_to_rgba(array: NDArray[Any]) -> Array:
         raise ImageError(
             f"An array of shape {array.shape} is no picture: channels come last, 1 to 4 of them.", _FORMATS
         )
-    _check_pixels(array.shape[1], array.shape[0])
-    if array.dtype in (np.uint8, np.uint16):
+    _check_sides(array.shape[1], array.shape[0])
+    kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
+    if kind == "u" and bits in (8, 16):
         values = array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
-    elif array.dtype == np.bool_ or array.dtype in (np.float16, np.float32, np.float64):
+    elif kind == "b" or (kind == "f" and bits <= 64):
         values = array.astype(np.float32)
         if not np.isfinite(values).all():
             raise ImageError("The picture holds NaN or infinity.", "Replace them before the call.")
@@ -153,9 +164,15 @@ def _array_to_rgba(array: NDArray[Any]) -> Array:
     return np.concatenate([colour, alpha], axis=2)
 
 
-def _check_pixels(width: int, height: int) -> None:
+def _check_sides(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise _too_large(f"{width}x{height}")
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_OBLONG * min(width, height):
+        raise ImageError(
+            f"The picture is {width}x{height} pixels; at least {MIN_SIDE} on each side are needed, and "
+            f"no side more than {MAX_OBLONG} times the other.",
+            "Give a larger one, or crop it to the object.",
+        )
 
 
 def _too_large(what: str) -> ImageError:
@@ -188,13 +205,27 @@ def _resample(image: Array, window: tuple[float, float, float], size: int) -> Ar
     height, width = image.shape[:2]
     if (left, top, side) == (0, 0, size) and (height, width) == (size, size):
         return image
-    pad_left, pad_top = max(0, -int(np.floor(left))), max(0, -int(np.floor(top)))
-    pad_right = max(0, int(np.ceil(left + side)) - width)
-    pad_bottom = max(0, int(np.ceil(top + side)) - height)
-    padded = np.pad(image, ((pad_top, pad_bottom), (pad_left, pad_right), (0, 0)))
-    box = (left + pad_left, top + pad_top, left + pad_left + side, top + pad_top + side)
+    # Only what the window sees is resampled, first to about twice the size: so padding is small whatever comes in.
+    x, y = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
+    seen = image[y : int(np.ceil(top + side)), x : int(np.ceil(left + side))]
+    rows, columns = seen.shape[:2]
+    shrink = min(1.0, 2 * size / side)
+    new_rows, new_columns = max(1, round(rows * shrink)), max(1, round(columns * shrink))
+    if shrink < 1:
+        seen = _resize(seen, (new_columns, new_rows), (0, 0, columns, rows))
+    across, down = new_columns / columns, new_rows / rows
+    box = ((left - x) * across, (top - y) * down, (left - x + side) * across, (top - y + side) * down)
+    before_x, before_y = max(0, int(np.ceil(-box[0]))), max(0, int(np.ceil(-box[1])))
+    after_x, after_y = max(0, int(np.ceil(box[2])) - new_columns), max(0, int(np.ceil(box[3])) - new_rows)
+    padded = np.pad(seen, ((before_y, after_y), (before_x, after_x), (0, 0)))
+    box = (box[0] + before_x, box[1] + before_y, box[2] + before_x, box[3] + before_y)
+    return np.clip(_resize(padded, (size, size), box), 0, 1)
+
+
+def _resize(image: Array, size: tuple[int, int], box: tuple[float, float, float, float]) -> Array:
+    """Bicubic with antialiasing, every channel in float32; size and box in Pillow's order."""
     planes = [
-        Image.fromarray(np.ascontiguousarray(padded[..., channel])).resize((size, size), Image.Resampling.BICUBIC, box)
+        Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(size, Image.Resampling.BICUBIC, box)
         for channel in range(image.shape[2])
     ]
-    return np.clip(np.stack([np.asarray(plane) for plane in planes], axis=2), 0, 1)
+    return np.stack([np.asarray(plane) for plane in planes], axis=2)

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OptionError
+from .errors import OptionError, install_hint
 
 Array = NDArray[np.float32]
 Field = Callable[[Array], tuple[Array, Array]]
 
 FORMATS = (".glb", ".ply", ".obj")
-_POINTS_AT_ONCE = 1 << 17
-_INSTALL = "Run `pip install 'wavelet-triplane-diffusion[mesh]'`."
 # Below this logit a softplus is 0 in float32: what is outside is bounded, so that the surface is interpolated well.
 _FARTHEST = -15.0
 
@@ -49,7 +47,7 @@ class Mesh:
         try:
             import trimesh
         except ImportError:
-            raise OptionError("Writing a mesh needs trimesh, which is not installed.", _INSTALL) from None
+            raise OptionError("Writing a mesh needs trimesh, which is not installed.", install_hint("mesh")) from None
         kind = target.suffix.lower()[1:]
         colors = _linear(self.colors) if kind == "glb" else self.colors
         rgba = np.round(np.column_stack([colors, np.ones(len(colors))]) * 255).astype(np.uint8)
@@ -67,13 +65,14 @@ class Mesh:
             partial.unlink(missing_ok=True)
 
 
-def extract_mesh(field: Field, resolution: int, density_scale: float) -> Mesh:
+def extract_mesh(field: Field, resolution: int, density_scale: float, points_at_once: int = 1 << 17) -> Mesh:
     """Marching cubes (Lewiner et al. 2003, as scikit-image has it) on the density's logit at 0.
 
     Args:
         field: points (N, 3) to colour (N, 3) and density (N,) = density_scale * softplus(logit).
         resolution: samples along each axis of the cube, at least 8.
         density_scale: from the bundle.
+        points_at_once: how many points are asked for together.
 
     Raises:
         OptionError: scikit-image is not installed, or there is no surface.
@@ -81,10 +80,10 @@ def extract_mesh(field: Field, resolution: int, density_scale: float) -> Mesh:
     try:
         from skimage.measure import marching_cubes
     except ImportError:
-        raise OptionError("Cutting a mesh needs scikit-image, which is not installed.", _INSTALL) from None
+        raise OptionError("Cutting a mesh needs scikit-image, which is not installed.", install_hint("mesh")) from None
     axis = np.linspace(-1, 1, resolution, dtype=np.float32)
     logits = np.empty((resolution,) * 3, np.float32)
-    slab = max(1, _POINTS_AT_ONCE // resolution**2)
+    slab = max(1, points_at_once // resolution**2)
     for start in range(0, resolution, slab):
         grid = np.stack(np.meshgrid(axis[start : start + slab], axis, axis, indexing="ij"), axis=-1)
         density = field(grid.reshape(-1, 3))[1] / np.float32(density_scale)
@@ -96,7 +95,7 @@ def extract_mesh(field: Field, resolution: int, density_scale: float) -> Mesh:
     spacing = 2 / (resolution - 1)
     found, faces, _, _ = marching_cubes(padded, 0.0, spacing=(spacing,) * 3, gradient_direction="ascent")
     vertices = np.clip(found - spacing - 1, -1, 1).astype(np.float32)
-    parts = np.array_split(vertices, max(1, -(-len(vertices) // _POINTS_AT_ONCE)))
+    parts = np.array_split(vertices, max(1, -(-len(vertices) // points_at_once)))
     colors = np.concatenate([field(part)[0] for part in parts])
     return Mesh(vertices, faces.astype(np.int64), np.clip(colors, 0, 1))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:
     Raises:
         OptionError: a seed that is not a whole number >= 0, or another number of seeds than items.
     """
-    seeds = [seed] * count if isinstance(seed, int | np.integer) else list(seed)
+    several = isinstance(seed, Sequence | np.ndarray) and np.ndim(seed) == 1
+    seeds: list[Any] = list(seed) if several else [seed] * count  # type: ignore[arg-type]
     if len(seeds) != count:
         raise OptionError(f"There are {len(seeds)} seeds for {count} images.", "Give one seed, or one for each image.")
     for value in seeds:

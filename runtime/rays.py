@@ -39,17 +39,24 @@ class Rays:
         """(R,) True where the ray passes through the cube."""
         return self.far > self.near
 
-    def take(self, index: NDArray[np.integer] | slice) -> Rays:
+    def take(self, index: NDArray[np.integer]) -> Rays:
         """The chosen rays, in the given order."""
         return Rays(self.origin, self.directions[index], self.near[index], self.far[index], self.cosine[index])
 
 
-def camera_rays(camera: Camera, height: int, width: int) -> Rays:
-    """One ray through the centre of each pixel, row by row from the top left; pixels are square."""
+def camera_rays(camera: Camera, height: int, width: int, pixels: range | None = None) -> Rays:
+    """Rays through the centres of square pixels, row by row from the top left.
+
+    Args:
+        camera: where they start.
+        height, width: of the picture in pixels.
+        pixels: which ones, counted from the top left; None for all.
+    """
+    rows, columns = np.divmod(np.arange(height * width) if pixels is None else np.asarray(pixels), width)
     scale = math.tan(math.radians(camera.fov) / 2)
-    x = ((np.arange(width) + 0.5) * 2 - width) / height * scale
-    y = (1 - (np.arange(height) + 0.5) * 2 / height) * scale
-    local = np.stack([*np.broadcast_arrays(x[None, :], y[:, None], -1.0)], axis=-1).reshape(-1, 3)
+    x = ((columns + 0.5) * 2 - width) / height * scale
+    y = (1 - (rows + 0.5) * 2 / height) * scale
+    local = np.stack([x, y, np.full_like(x, -1.0)], axis=-1)
     cosine = 1 / np.linalg.norm(local, axis=1)
     directions = (local * cosine[:, None]) @ camera.pose[:3, :3].T
     near, far = clip_to_cube(camera.position, directions)

@@ -43,7 +43,7 @@ def sampler_table(sampler: str, alpha: Array, sigma: Array, timesteps: Sequence[
     Raises:
         OptionError: an unknown sampler, or timesteps that do not decrease or leave the schedule.
     """
-    if sampler not in SAMPLERS:
+    if not isinstance(sampler, str) or sampler not in SAMPLERS:
         raise OptionError(
             f"Unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}.",
             "Leave it out for the bundle's default.",

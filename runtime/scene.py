@@ -81,14 +81,20 @@ class Scene:
                 f"A {type(camera).__name__} is no camera.",
                 "Give runtime.Camera(pose) or runtime.Camera.orbit(azimuth=30).",
             )
+        behind = _checked_background(background)
         with stage("render"):
-            rays = camera_rays(camera or Camera.orbit(), height, width)
-            colour = np.zeros((height * width, 3), np.float32)
+            rgb = np.broadcast_to(behind, (height * width, 3)).copy()
             alpha, depth = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
-            hits = np.flatnonzero(rays.hits)
-            for part in np.array_split(hits, max(1, -(-hits.size * num_samples // self._points_at_once))):
-                colour[part], alpha[part], depth[part] = self._march(rays.take(part), num_samples)
-            rgb = np.clip(colour + (1 - alpha[:, None]) * np.asarray(background, np.float32), 0, 1)
+            at_once = max(1, self._points_at_once // num_samples)
+            for start in range(0, height * width, at_once):
+                pixels = range(start, min(start + at_once, height * width))
+                rays = camera_rays(camera or Camera.orbit(), height, width, pixels)
+                hits = np.flatnonzero(rays.hits)
+                if hits.size:
+                    colour, opacity, distance = self._march(rays.take(hits), num_samples)
+                    hits += start
+                    rgb[hits] = np.clip(colour + (1 - opacity[:, None]) * behind, 0, 1)
+                    alpha[hits], depth[hits] = opacity, distance
             return Frame(rgb.reshape(height, width, 3), alpha.reshape(height, width), depth.reshape(height, width))
 
     def orbit(
@@ -118,7 +124,10 @@ class Scene:
             raise OptionError(f"resolution must be at least 8, not {resolution}.", "The default is 128.")
         with stage("mesh"):
             return extract_mesh(
-                lambda points: self._backend.query(self.triplane, points), resolution, self._density_scale
+                lambda points: self._backend.query(self.triplane, points),
+                resolution,
+                self._density_scale,
+                self._points_at_once,
             )
 
     def _march(self, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
@@ -127,6 +136,16 @@ class Scene:
         step = (rays.far - rays.near) / np.float32(num_samples)
         shape = distances.shape
         return composite(rgb.reshape(*shape, 3), density.reshape(shape), distances, step, rays.cosine)
+
+
+def _checked_background(background: tuple[float, float, float]) -> Array:
+    try:
+        colour = np.asarray(background, np.float32)
+    except (TypeError, ValueError):
+        colour = np.empty(0, np.float32)
+    if colour.shape != (3,) or not ((colour >= 0) & (colour <= 1)).all():
+        raise OptionError(f"A background is three numbers in [0, 1], not {background!r}.", "White is (1, 1, 1).")
+    return colour
 
 
 def checked_count(name: str, value: int, largest: int) -> int:

@@ -25,12 +25,12 @@ def dwt2d(x: Array) -> tuple[Array, Array, Array, Array]:
         LL, LH, HL, HH, each (..., H/2, W/2) in the dtype of `x`.
 
     Raises:
-        OptionError: H or W is odd.
+        OptionError: H or W is odd, or the dtype is not floating.
     """
-    if x.ndim < 2 or x.shape[-1] % 2 or x.shape[-2] % 2:
+    if x.ndim < 2 or x.shape[-1] % 2 or x.shape[-2] % 2 or x.dtype.kind != "f":
         raise OptionError(
-            f"dwt2d needs an array of at least two axes whose last two are even, not {x.shape}.",
-            "Pad the array to even sizes first.",
+            f"dwt2d needs a floating array of at least two axes, the last two even, not {x.shape} of {x.dtype}.",
+            "Convert it to float32, or pad it to even sizes.",
         )
     top, bottom = x[..., 0::2, :], x[..., 1::2, :]
     low, high = top + bottom, top - bottom
@@ -53,13 +53,15 @@ def idwt2d(ll: Array, lh: Array, hl: Array, hh: Array) -> Array:
         (..., 2h, 2w) in the dtype of `ll`.
 
     Raises:
-        OptionError: the bands differ in shape.
+        OptionError: the bands differ in shape, or are not floating.
     """
     if not ll.shape == lh.shape == hl.shape == hh.shape:
         raise OptionError(
             f"idwt2d needs four bands of one shape, not {ll.shape}, {lh.shape}, {hl.shape}, {hh.shape}.",
             "Take all four from one dwt2d, or split the stacked details into three equal parts.",
         )
+    if any(band.dtype.kind != "f" for band in (ll, lh, hl, hh)):
+        raise OptionError("idwt2d needs floating bands.", "Convert them to float32.")
     out = np.empty((*ll.shape[:-2], 2 * ll.shape[-2], 2 * ll.shape[-1]), ll.dtype)
     half = ll.dtype.type(0.5)
     for row, vertical in ((0, 1), (1, -1)):

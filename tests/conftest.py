@@ -22,9 +22,9 @@ def tiny_model() -> WaveletTriplaneDiffusion:
     """A model of 16x16 planes, with band statistics that a mistake in standardising would show."""
     torch.manual_seed(1)
     model = WaveletTriplaneDiffusion(**TINY).eval()
-    for name in ("ll", "detail"):
-        getattr(model, f"{name}_mean").uniform_(-0.5, 0.5)
-        getattr(model, f"{name}_std").uniform_(0.5, 1.5)
+    for mean, std in ((model.coarse_gen.mean, model.coarse_gen.std), (model.detail_mean, model.detail_std)):
+        mean.uniform_(-0.5, 0.5)
+        std.uniform_(0.5, 1.5)
     return model
 
 

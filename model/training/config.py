@@ -22,7 +22,8 @@ class StageConfig:
         steps: optimiser steps.
         batch: objects per step.
         lr: peak learning rate; cosine decay to 0 after the warm-up.
-        points: supervised points per object; rays: supervised rays per object; samples: points on each ray.
+        points: supervised points per object, from procedural ones; rays: supervised rays per object; samples: points
+            on each ray. In `detail` they are those of fitting the targets.
     """
 
     steps: int
@@ -40,6 +41,8 @@ class TrainConfig:
     Attributes:
         preset: small, medium or large.
         resolution: side of the low-resolution planes; None for the preset's.
+        data: folder of posed views to train on; empty for procedural objects. data_scale: multiplies the cameras'
+            positions, to bring the objects into the unit sphere.
         objects: procedural training objects; first_seed: the seed of the first.
         seed: of initial weights, batches, points and noise.
         fit_objects: objects whose triplanes are fitted together with the shared decoder.
@@ -56,6 +59,8 @@ class TrainConfig:
 
     preset: str = "small"
     resolution: int | None = None
+    data: str = ""
+    data_scale: float = 1.0
     objects: int = 6000
     first_seed: int = 1_000_000
     seed: int = 0
@@ -74,7 +79,7 @@ class TrainConfig:
     density_bias: float = -4.0
     fit: StageConfig = field(default_factory=lambda: StageConfig(600, 16, 1e-2))
     coarse: StageConfig = field(default_factory=lambda: StageConfig(3000, 8, 6e-4, 3072, 64))
-    detail: StageConfig = field(default_factory=lambda: StageConfig(1500, 8, 4e-4, 0))
+    detail: StageConfig = field(default_factory=lambda: StageConfig(1500, 8, 4e-4))
     joint: StageConfig = field(default_factory=lambda: StageConfig(1000, 4, 2e-4, 3072, 128))
 
     def __post_init__(self) -> None:

@@ -24,11 +24,10 @@ from runtime.sampler import sampler_table, trailing_timesteps
 from runtime.schedule import cosine_schedule
 
 from ..pipeline import WaveletTriplaneDiffusion
-from .config import StageConfig, TrainConfig
-from .data import ObjectPool
+from .config import ConfigError, StageConfig, TrainConfig
+from .data import Pool
 from .loop import Losses
-from .solids import Solids
-from .supervision import point_loss, ray_loss, sample_points, sample_rays, variation
+from .supervision import Truth, point_loss, ray_loss, variation
 
 _FIT_GROUP = 16
 _SMOOTHNESS, _SIZE = 0.05, 1e-3
@@ -50,7 +49,7 @@ class Draws:
 class Stages:
     """What each stage optimises and how it computes its losses, over one model and one pool of objects."""
 
-    def __init__(self, config: TrainConfig, model: WaveletTriplaneDiffusion, pool: ObjectPool, folder: Path) -> None:
+    def __init__(self, config: TrainConfig, model: WaveletTriplaneDiffusion, pool: Pool, folder: Path) -> None:
         self.config, self.model, self.pool, self.folder = config, model, pool, folder
         self.device = pool.device
         side, channels = 2 * model.config.resolution, model.config.triplane_channels
@@ -83,30 +82,28 @@ class Stages:
         draws = Draws(self.config, "fit", step, self.device)
         count = self.fitted.shape[0]
         chosen = draws.rng.permutation(count)[: min(self.config.fit.batch, count)]
-        _, solids = self.pool.batch(chosen)
+        _, truth = self.pool.batch(chosen)
         planes = self.fitted[torch.from_numpy(chosen).to(self.device)]
-        loss, overlap = point_loss(
-            self.model.renderer, planes, sample_points(solids, self.config.fit.points, draws.torch)
-        )
+        losses = self._supervised(planes, truth, self.config.fit, draws)
         regular = _SMOOTHNESS * variation(planes) + _SIZE * planes.square().mean()
-        return {"loss": loss + regular, "points": loss, "iou": overlap}
+        return losses | {"loss": losses["loss"] + regular}
 
     def set_statistics_from_fit(self) -> None:
         """Takes the LL band's mean and deviation per plane and channel from the fitted planes."""
         with torch.no_grad():
             ll = self.model.wavelet.dwt2d(self.fitted.flatten(0, 1))[0].unflatten(0, (-1, 3))
-            self.model.ll_mean.copy_(ll.mean((0, 3, 4)))
-            self.model.ll_std.copy_(ll.std((0, 3, 4)).clamp(min=1e-3))
+            self.model.coarse_gen.mean.copy_(ll.mean((0, 3, 4)))
+            self.model.coarse_gen.std.copy_(ll.std((0, 3, 4)).clamp(min=1e-3))
 
     def coarse(self, step: int) -> Losses:
         """Trains the coarse generator and the decoder with the details at zero."""
         stage = self.config.coarse
         draws = Draws(self.config, "coarse", step, self.device)
-        images, solids = self.pool.batch(draws.choose(len(self.pool), stage.batch))
+        images, truth = self.pool.batch(draws.choose(len(self.pool), stage.batch))
         with self.autocast():
-            ll = self.model.in_units(self._checkpointed(self.model.coarse_gen, images))
+            ll = self._checkpointed(self.model.coarse_gen, images)
         empty = torch.zeros_like(ll).repeat(1, 1, 3, 1, 1)
-        return self._supervised(self.model.reconstruct_planes(ll.float(), empty), solids, stage, draws)
+        return self._supervised(self.model.reconstruct_planes(ll.float(), empty), truth, stage, draws)
 
     def fit_details(self) -> None:
         """Fits target details for the first `detail_objects`, on top of the predicted LL band; kept on disk."""
@@ -143,12 +140,12 @@ class Stages:
         stage = self.config.joint
         draws = Draws(self.config, "joint", step, self.device)
         chosen = draws.choose(len(self._targets), stage.batch)
-        images, solids = self.pool.batch(chosen)
+        images, truth = self.pool.batch(chosen)
         with self.autocast():
             ll, condition = self._predict(images, grad=True)
             diffusion = self._diffusion_loss(condition, chosen, draws)
             details = self._one_step(condition, [int(s) for s in draws.rng.integers(0, 2**31, stage.batch)])
-        losses = self._supervised(self.model.reconstruct_planes(ll.float(), details.float()), solids, stage, draws)
+        losses = self._supervised(self.model.reconstruct_planes(ll.float(), details.float()), truth, stage, draws)
         return losses | {"loss": losses["loss"] + _DIFFUSION_WEIGHT * diffusion, "diffusion": diffusion}
 
     @property
@@ -170,15 +167,19 @@ class Stages:
             return checkpoint(call, images, use_reentrant=False)
         return call(images)
 
-    def _supervised(self, triplane: Tensor, solids: Solids, stage: StageConfig, draws: Draws) -> Losses:
-        renderer = self.model.renderer
-        loss, overlap = point_loss(renderer, triplane, sample_points(solids, stage.points, draws.torch))
-        losses = {"points": loss, "iou": overlap}
+    def _supervised(self, triplane: Tensor, truth: Truth, stage: StageConfig, draws: Draws) -> Losses:
+        """Points where the truth knows them, and rays where the stage asks for them."""
+        renderer, losses = self.model.renderer, {}
+        points = truth.points(stage.points, draws.torch) if stage.points else None
+        if points is not None:
+            losses["points"], losses["iou"] = point_loss(renderer, triplane, points)
         if stage.rays:
-            rays = sample_rays(solids, stage.rays, draws.rng, draws.torch)
+            rays = truth.rays(stage.rays, draws.rng, draws.torch)
             losses["rays"] = ray_loss(renderer, triplane, rays, stage.samples, draws.torch)
-            loss = loss + losses["rays"]
-        return {"loss": loss, **losses}
+        terms = [losses[name] for name in ("points", "rays") if name in losses]
+        if not terms:
+            raise ConfigError("Posed views know no points: set rays above 0 in every stage of the configuration.")
+        return {"loss": torch.stack(terms).sum(), **losses}
 
     def _diffusion_loss(self, condition: Tensor, chosen: np.ndarray, draws: Draws) -> Tensor:
         """Mean squared error of the velocity (Salimans and Ho 2022) at timesteps favouring the noisy end."""
@@ -209,7 +210,7 @@ class Stages:
 
     def _fit_group(self, chosen: np.ndarray) -> Tensor:
         """Details (G, 3, 3C, R, R) that best explain a group of objects, given the predicted LL and the decoder."""
-        images, solids = self.pool.batch(chosen)
+        images, truth = self.pool.batch(chosen)
         with torch.no_grad(), self.autocast():
             ll = torch.cat([self._predict(part, grad=False)[0].float() for part in images.split(4)])
         details = torch.zeros_like(ll).repeat(1, 1, 3, 1, 1).requires_grad_()
@@ -218,7 +219,7 @@ class Stages:
         for step in range(self.config.detail_fit_steps):
             draws = Draws(self.config, f"details {chosen[0]}", step, self.device)
             triplane = self.model.reconstruct_planes(ll, details)
-            loss, _ = point_loss(self.model.renderer, triplane, sample_points(solids, 4096, draws.torch))
+            loss = self._supervised(triplane, truth, self.config.detail, draws)["loss"]
             penalty = self.config.detail_penalty * details.square().mean((1, 2, 3, 4)).mean()
             optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / self.config.detail_fit_steps)
             optimizer.zero_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.cameras import Camera
-from runtime.rays import clip_to_cube
+from runtime.rays import camera_rays, clip_to_cube
 
 from ..renderer import TriplaneRenderer
 from .solids import Solids, distance_and_colour, first_hits
@@ -43,31 +44,78 @@ class SupervisedRays:
     rgba: Tensor
 
 
-def sample_points(solids: Solids, count: int, generator: torch.Generator) -> Points:
-    """Half of the points uniform in the cube, half around the solids, where surfaces are."""
-    uniform = 2 * torch.rand(len(solids), count // 2, 3, generator=generator, device=generator.device) - 1
-    near = _around_solids(solids, count - count // 2, 1.15, generator)
-    near = near + 0.02 * torch.randn(near.shape, generator=generator, device=generator.device)
-    positions = torch.cat([uniform, near.clamp(-1, 1)], dim=1)
-    distance, colour = distance_and_colour(solids, positions)
-    return Points(positions, distance < 0, colour, distance < _SKIN)
+class Truth(Protocol):
+    """What is known of B objects, on one device."""
+
+    def points(self, count: int, generator: torch.Generator) -> Points | None:
+        """`count` points of each object; None where the truth is pictures only."""
+        ...
+
+    def rays(self, count: int, rng: np.random.Generator, generator: torch.Generator) -> SupervisedRays:
+        """`count` rays of one camera of each object."""
+        ...
 
 
-def sample_rays(solids: Solids, count: int, rng: np.random.Generator, generator: torch.Generator) -> SupervisedRays:
-    """Rays of one random camera an object, most of them aimed at its solids."""
-    at_object = _around_solids(solids, count - count // 4, 1.2, generator)
-    anywhere = 1.6 * torch.rand(len(solids), count // 4, 3, generator=generator, device=generator.device) - 0.8
-    targets = torch.cat([at_object, anywhere], dim=1)
-    cameras = [random_camera(rng) for _ in range(len(solids))]
-    origin = torch.tensor(np.stack([c.position for c in cameras]), dtype=torch.float32).to(targets.device)
-    directions = F.normalize(targets - origin[:, None], dim=-1)
-    limits = np.stack(
-        [np.stack(clip_to_cube(c.position, d)) for c, d in zip(cameras, directions.double().cpu().numpy(), strict=True)]
-    )
-    near, far = torch.from_numpy(limits).to(directions).unbind(1)
-    distance, colour = first_hits(solids, origin[:, None].expand_as(directions), directions)
-    hit = (distance < far)[..., None].float()
-    return SupervisedRays(origin, directions, near, far, torch.cat([colour * hit, hit], dim=-1))
+@dataclass(frozen=True)
+class SolidTruth:
+    """Exact truth of procedural objects."""
+
+    solids: Solids
+
+    def points(self, count: int, generator: torch.Generator) -> Points:
+        """Half of the points uniform in the cube, half around the solids, where surfaces are."""
+        solids, device = self.solids, generator.device
+        uniform = 2 * torch.rand(len(solids), count // 2, 3, generator=generator, device=device) - 1
+        near = _around_solids(solids, count - count // 2, 1.15, generator)
+        near = near + 0.02 * torch.randn(near.shape, generator=generator, device=device)
+        positions = torch.cat([uniform, near.clamp(-1, 1)], dim=1)
+        distance, colour = distance_and_colour(solids, positions)
+        return Points(positions, distance < 0, colour, distance < _SKIN)
+
+    def rays(self, count: int, rng: np.random.Generator, generator: torch.Generator) -> SupervisedRays:
+        """Rays of one random camera an object, three quarters of them aimed at its solids."""
+        solids, device = self.solids, generator.device
+        at_object = _around_solids(solids, count - count // 4, 1.2, generator)
+        anywhere = 1.6 * torch.rand(len(solids), count // 4, 3, generator=generator, device=device) - 0.8
+        targets = torch.cat([at_object, anywhere], dim=1)
+        cameras = [random_camera(rng) for _ in range(len(solids))]
+        origin = torch.tensor(np.stack([c.position for c in cameras]), dtype=torch.float32).to(device)
+        directions = F.normalize(targets - origin[:, None], dim=-1)
+        near, far = _limits(cameras, directions)
+        distance, colour = first_hits(solids, origin[:, None].expand_as(directions), directions)
+        hit = (distance < far)[..., None].float()
+        return SupervisedRays(origin, directions, near, far, torch.cat([colour * hit, hit], dim=-1))
+
+
+@dataclass(frozen=True)
+class ViewTruth:
+    """Truth of B objects as posed pictures: rgba (V, S, S, 4) uint8 and V cameras for each."""
+
+    rgba: Sequence[np.ndarray]
+    cameras: Sequence[Sequence[Camera]]
+
+    def points(self, count: int, generator: torch.Generator) -> None:
+        """Pictures know no points."""
+
+    def rays(self, count: int, rng: np.random.Generator, generator: torch.Generator) -> SupervisedRays:
+        """Pixels of one random view an object, half of them from where something is seen."""
+        directions, rgba, chosen = [], [], []
+        for pictures, cameras in zip(self.rgba, self.cameras, strict=True):
+            view = int(rng.integers(len(cameras)))
+            side = pictures.shape[1]
+            picture = pictures[view].reshape(-1, 4).astype(np.float32) / 255
+            seen = np.flatnonzero(picture[:, 3])
+            pixels = rng.integers(0, side * side, count)
+            if seen.size:
+                pixels[: count // 2] = rng.choice(seen, count // 2)
+            directions.append(camera_rays(cameras[view], side, side).directions[pixels])
+            rgba.append(picture[pixels] * np.where(np.arange(4) < 3, picture[pixels, 3:], 1))
+            chosen.append(cameras[view])
+        device = generator.device
+        toward = torch.from_numpy(np.stack(directions)).to(device)
+        origin = torch.tensor(np.stack([c.position for c in chosen]), dtype=torch.float32).to(device)
+        colours = torch.from_numpy(np.stack(rgba)).float().to(device)
+        return SupervisedRays(origin, toward, *_limits(chosen, toward), colours)
 
 
 def random_camera(rng: np.random.Generator) -> Camera:
@@ -107,9 +155,11 @@ def variation(planes: Tensor) -> Tensor:
     ).square().mean()
 
 
-def psnr(error: Tensor | Sequence[float] | float) -> float:
-    """Mean squared error to dB, peak 1."""
-    return float(-10 * np.log10(max(float(np.mean(np.asarray(error))), 1e-12)))
+def _limits(cameras: Sequence[Camera], directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Where rays (B, R, 3) from B cameras enter and leave the cube, (B, R) each."""
+    clipped = [clip_to_cube(c.position, d) for c, d in zip(cameras, directions.double().cpu().numpy(), strict=True)]
+    near, far = torch.from_numpy(np.stack(clipped, axis=1)).to(directions)
+    return near, far
 
 
 def _around_solids(solids: Solids, count: int, reach: float, generator: torch.Generator) -> Tensor:

@@ -18,12 +18,12 @@ from rich.console import Console
 
 from runtime.cameras import Camera
 
-from ..checkpoint import save_checkpoint
 from ..config import PRESETS
 from ..pipeline import WaveletTriplaneDiffusion
 from .config import ConfigError, TrainConfig, load_config
-from .data import ObjectPool
+from .data import ObjectPool, Pool, PosedPool
 from .loop import StageLoop, TrainingError
+from .posed import DataError
 from .stages import Stages
 
 STAGES = ("fit", "coarse", "detail", "joint")
@@ -43,6 +43,7 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
         Path of the final checkpoint, `folder / "model.safetensors"`.
 
     Raises:
+        DataError: the configured data set cannot be read.
         ConfigError: the folder holds a run with another configuration.
         TrainingError: a loss became NaN or infinite.
     """
@@ -51,7 +52,11 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
     sizes = PRESETS[config.preset]
     sizes = replace(sizes, density_bias=config.density_bias, resolution=config.resolution or sizes.resolution)
     model = WaveletTriplaneDiffusion.from_config(sizes).to(device)
-    pool = ObjectPool(folder / "pictures", config.first_seed, config.objects, sizes.image_size, device)
+    pool: Pool
+    if config.data:
+        pool = PosedPool(Path(config.data), sizes.image_size, config.data_scale, device)
+    else:
+        pool = ObjectPool(folder / "pictures", config.first_seed, config.objects, sizes.image_size, device)
     stages = Stages(config, model, pool, folder)
     report: dict[str, dict[str, float]] = {}
     for name in STAGES:
@@ -74,11 +79,12 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
         if name == "fit":
             stages.set_statistics_from_fit()
         _sample(stages, folder / "samples" / f"{name}.png", name)
-        save_checkpoint(model, done, {"stage": name, "speed": report[name]})
+        model.save(done)
         figures = "  ".join(f"{key} {value:.4g}" for key, value in report[name].items())
         _console.print(f"{name}: {figures}", soft_wrap=True, highlight=False)
     final = folder / "model.safetensors"
-    save_checkpoint(model, final, {"trained": True, "training": asdict(config), "speed": report})
+    model.notes |= {"training": asdict(config), "speed": report}
+    model.save(final, trained=True)
     return final
 
 
@@ -120,7 +126,7 @@ def main(
         settings = TrainConfig() if config is None else load_config(config)
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         final = train(settings, out, chosen)
-    except (ConfigError, TrainingError) as error:
+    except (ConfigError, DataError, TrainingError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     typer.echo(

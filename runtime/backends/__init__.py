@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
+import numpy as np
+
 from ..bundle import Bundle
-from ..errors import BackendError, OptionError
+from ..errors import BackendError, OptionError, install_hint
 from .base import Backend
+
+_logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "tensorrt", "cuda", "cpu")
 
@@ -32,7 +37,7 @@ def open_backend(name: str, bundle: Bundle, precision: str, threads: int | None)
         raise BackendError(f"Unknown backend {name!r}; there are {', '.join(BACKENDS)}.", "'auto' takes what runs.")
     if threads is None:
         threads = default_threads()
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
         raise OptionError(
             f"threads must be a whole number of 1 or more, not {threads!r}.", "Leave it out for all cores."
         )
@@ -45,23 +50,23 @@ def open_backend(name: str, bundle: Bundle, precision: str, threads: int | None)
     except ImportError as error:
         raise BackendError(
             f"ONNX Runtime cannot be imported ({error}).",
-            "Run `pip install 'wavelet-triplane-diffusion[cpu]'`, or [gpu] for CUDA.",
+            install_hint("cpu"),
         ) from error
     has_cuda = "CUDAExecutionProvider" in ort.get_available_providers()
     if name == "cuda":
         if not has_cuda:
             raise BackendError(
                 f"The installed ONNX Runtime {ort.__version__} has no CUDA provider.",
-                "Run `pip uninstall -y onnxruntime` and `pip install 'wavelet-triplane-diffusion[gpu]'`, or use "
-                "backend='cpu'.",
+                f"Use backend='cpu', or run `pip uninstall -y onnxruntime` first. {install_hint('gpu')}",
             )
-        return OnnxBackend(bundle, precision, "cuda", "asked for", threads)
+        return OnnxBackend(bundle, precision, "cuda", "asked for", int(threads))
     if name == "cpu":
-        return OnnxBackend(bundle, precision, "cpu", "asked for", threads)
+        return OnnxBackend(bundle, precision, "cpu", "asked for", int(threads))
     refused = "this ONNX Runtime has no CUDA provider"
     if has_cuda:
         try:
             return OnnxBackend(bundle, precision, "cuda", "the first of cuda, cpu that runs", threads)
         except BackendError as error:
             refused = f"CUDA did not start: {error.cause}"
+            _logger.warning("The CPU is used: %s", refused)
     return OnnxBackend(bundle, precision, "cpu", refused, threads)

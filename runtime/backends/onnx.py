@@ -62,7 +62,13 @@ class OnnxBackend:
         session = self._sessions.get(graph)
         if session is None:
             raise ClosedError("The runtime of this scene is closed.", "Draw inside the runtime's lifetime.")
-        return session.run(None, feeds)
+        try:
+            return session.run(None, feeds)
+        except Exception as error:
+            raise BackendError(
+                f"The graph {graph!r} failed on {self.name} ({error}).",
+                "If memory ran out, use smaller batches, pictures or memory_limit.",
+            ) from error
 
 
 def _session(graph: Graph, provider: str, threads: int) -> ort.InferenceSession:

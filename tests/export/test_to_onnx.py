@@ -65,13 +65,13 @@ def test_a_bundle_that_misses_its_tolerance_is_not_written(tiny_model, tmp_path,
     monkeypatch.setattr(exporter, "check_path", lambda *_: iter([]))
     older = tmp_path / "older"
     older.mkdir()
-    (older / "manifest.json").write_text("an older bundle")
+    (older / "manifest.json").write_text('{"precisions": {}}')
     for out in (tmp_path / "new", older):
         with pytest.raises(ExportError, match=r"coarse\.triplane_ll, batch 2"):
             exporter.export_bundle(tiny_model, out, "bad", trained=False)
     assert "MISSED" in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == ["older"]
-    assert (older / "manifest.json").read_text() == "an older bundle"
+    assert (older / "manifest.json").read_text() == '{"precisions": {}}'
 
 
 def test_a_wrong_graph_misses_its_tolerance(tiny_model):
@@ -87,6 +87,7 @@ def test_a_wrong_graph_misses_its_tolerance(tiny_model):
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tiny_model, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "manifest.json").write_text('{"precisions": {}, "name": "some web page"}')
     with pytest.raises(ExportError, match="no bundle"):
         exporter.export_bundle(tiny_model, tmp_path, "x", trained=False)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
@@ -100,6 +101,27 @@ def test_the_script_fails_in_one_sentence(arguments, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_short_schedule_can_be_exported(tmp_path):
+    torch.manual_seed(0)
+    model = WaveletTriplaneDiffusion(4, 3, resolution=16, hidden_dim=8, time_embed_dim=8).eval()
+    exporter.export_bundle(model, tmp_path / "short", "short", trained=False)
+    with runtime.load(tmp_path / "short") as rt:
+        assert rt.bundle.default_steps == 3
+
+
+def test_the_shipped_bundle_belongs_to_this_code():
+    pictures = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), np.uint8)
+    with runtime.load(backend="cpu") as rt:
+        if rt.bundle.trained:
+            pytest.skip("the shipped weights are trained; their checkpoint has a test of its own")
+        model = exporter.untrained_model("small")
+        with torch.no_grad():
+            images = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
+            expected = model(images, True, steps=1)["triplane_highres"][0].numpy()
+        assert psnr(rt.reconstruct(pictures[0], steps=1).triplane, expected) >= 60
+        assert rt.bundle.manifest["parameters"] == sum(p.numel() for p in model.parameters())
 
 
 def test_psnr_judges_the_worst_row_and_no_nan():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from model import PRESETS, ModelConfig, WaveletTriplaneDiffusion
-from model.checkpoint import CheckpointError, checkpoint_notes, save_checkpoint
+from model.checkpoint import CheckpointError
 from runtime import Camera
 
 
@@ -147,8 +147,10 @@ def test_checkpoints_round_trip(tiny_model, tmp_path):
     for name, value in tiny_model.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
     assert [p.name for p in path.parent.iterdir()] == ["tiny.safetensors"]
-    save_checkpoint(tiny_model, path, {"objects": 3})
-    assert checkpoint_notes(path) == {"objects": 3}
+    assert again.notes == {"trained": False}
+    again.notes["objects"] = 3
+    again.save(path, trained=True)
+    assert WaveletTriplaneDiffusion.load(path).notes == {"trained": True, "objects": 3}
 
 
 def test_what_is_no_checkpoint_is_refused(tiny_model, tmp_path):

@@ -66,9 +66,10 @@ def test_a_missing_bundle_is_named(tmp_path):
 
 def test_a_future_version_is_told_apart_from_damage(copy):
     path = copy / "manifest.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(runtime.BundleError, match="format version 2; this runtime reads version 1"):
-        runtime.load(copy)
+    for text in (path.read_text().replace('"format_version": 1', '"format_version": 2'), '{"format_version": 2}'):
+        path.write_text(text)
+        with pytest.raises(runtime.BundleError, match="format version 2; this runtime reads version 1"):
+            runtime.load(copy)
 
 
 def test_files_outside_the_folder_are_refused(copy):
@@ -83,10 +84,31 @@ def test_a_graph_that_is_not_as_the_manifest_says_is_refused(copy):
         runtime.load(copy)
 
 
-def test_a_manifest_without_its_graphs_is_refused(copy):
-    rewrite(copy, lambda m: m["precisions"]["float32"].pop("graphs"))
-    with pytest.raises(runtime.BundleError, match="lacks 'graphs'"):
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: m["precisions"]["float32"].pop("graphs"), "graphs"),
+        (lambda m: m.update(precisions={}), "precisions"),
+        (lambda m: m.pop("defaults"), "defaults"),
+        (lambda m: m.pop("trained"), "trained"),
+        (lambda m: m.update(name=3), "name"),
+        (lambda m: m["schedule"].update(alpha=[1.0]), "schedule"),
+        (lambda m: m["statistics"].update(detail_mean=[[0.0]]), "detail_mean"),
+        (lambda m: m["model"].update(resolution=32), "resolution"),
+        (lambda m: m["precisions"]["float32"]["graphs"]["coarse"].update(file=3), "."),
+        (lambda m: m["precisions"]["float32"]["graphs"]["coarse"].update(inputs=[{}]), "name"),
+    ],
+)
+def test_a_signed_manifest_that_lacks_or_garbles_something_is_refused(copy, change, reason):
+    rewrite(copy, change)
+    with pytest.raises(runtime.BundleError, match=reason):
         runtime.load(copy)
+
+
+@pytest.mark.parametrize("path", [5, "a\0b", "x" * 5000])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(runtime.BundleError, match="bundle"):
+        runtime.load(path)
 
 
 def test_graphs_run_in_plain_onnxruntime_as_the_manifest_names_them(tiny_bundle):

@@ -72,7 +72,7 @@ def test_impossible_fields_of_view_are_refused(fov):
         Camera(np.eye(4), fov)
 
 
-@pytest.mark.parametrize("arguments", [(np.nan,), (0, 91), (0, 0, 0), (0, 0, -1)])
+@pytest.mark.parametrize("arguments", [(np.nan,), (0, 91), (0, 0, 0), (0, 0, -1), ("a",), (None,)])
 def test_impossible_orbits_are_refused(arguments):
     with pytest.raises(runtime.CameraError, match="orbits"):
         Camera.orbit(*arguments)

@@ -47,6 +47,7 @@ def test_render_writes_the_pictures_it_names(photo, tiny_bundle, tmp_path):
         ("{photo}", "--backend", "quantum"),
         ("{photo}", "--bundle", "nowhere"),
         ("{photo}", "--orbit", -1),
+        ("{photo}", "--orbit", 200_000),
         ("{text}",),
     ],
 )
@@ -59,6 +60,21 @@ def test_a_failure_is_one_sentence_and_leaves_nothing(arguments, photo, tmp_path
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "Traceback" not in done.stderr
     assert not out.exists()
+
+
+def test_the_input_is_never_overwritten(photo, tiny_bundle):
+    before = photo.read_bytes()
+    done = command("render", photo, "--out", photo.parent, "--bundle", tiny_bundle)
+    assert done.returncode == 1
+    assert "overwrite the input" in done.stderr
+    assert photo.read_bytes() == before
+
+
+def test_names_with_brackets_are_names(photo, tiny_bundle, tmp_path):
+    odd = photo.rename(tmp_path / "a [final].png")
+    done = command("render", odd, "--out", tmp_path / "o[/x]", "--bundle", tiny_bundle, "--size", 8, "--steps", 1)
+    assert done.returncode == 0, done.stderr
+    assert "a [final].png" in done.stdout
 
 
 def test_info_doctor_and_bench_answer(photo, tiny_bundle):

@@ -175,16 +175,68 @@ def bomb(width, height):
         (bomb(10_000, 10_000), "too large"),
         (bomb(50_000, 50_000), "too large"),
         (Image.new("1", (MAX_PIXELS // 4000 + 1, 4000)), "too large"),
+        (np.zeros((16, 4_000_000, 3), np.uint8), "32 times"),
+        (np.zeros((100, 100, 3), np.complex64), "complex64"),
         ("nowhere.png", "no picture file"),
+        ("x" * 5000, "no picture file"),
+        ("a\0b", "no picture file"),
         (".", "no picture file"),
         (3.5, "float is no picture"),
         (None, "NoneType is no picture"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_what_is_no_picture_is_refused(image, reason):
     with pytest.raises(runtime.ImageError, match=reason) as caught:
         prepare_image(image, SIZE, FRAMING)
     assert caught.value.remedy
+
+
+def test_an_oblong_picture_costs_no_more_memory_than_its_pixels():
+    import tracemalloc
+
+    picture = np.zeros((128, 4096, 4), np.uint8)
+    picture[:, :64] = 255
+    tracemalloc.start()
+    prepared(picture)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 4 * picture.size
+
+
+def test_a_large_photograph_is_shrunk_before_it_is_float():
+    import tracemalloc
+
+    photo = Image.linear_gradient("L").resize((6000, 4000)).convert("RGB")
+    tracemalloc.start()
+    result = prepared(photo)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300e6
+    small = prepared(Image.linear_gradient("L").resize((600, 400)).convert("RGB"))
+    np.testing.assert_allclose(result, small, atol=0.06)
+
+
+def test_any_byte_order_is_understood(rgb):
+    expected = prepared(rgb)
+    for array in ((rgb.astype(np.uint16) * 257).astype(">u2"), (rgb / 255).astype(">f4"), (rgb / 255).astype("<f8")):
+        np.testing.assert_allclose(prepared(array), expected, atol=1e-6)
+
+
+def test_a_few_transparent_pixels_are_no_mask(rgb):
+    rgba = np.dstack([rgb, np.full((SIZE, SIZE), 255, np.uint8)])
+    rgba[0, 0, 3] = 0
+    with pytest.warns(runtime.BackgroundWarning):
+        result = prepare_image(rgba, SIZE, FRAMING)
+    np.testing.assert_allclose(result[:, 1:, 1:], prepared(rgb)[:, 1:, 1:], atol=1e-6)
+
+
+def test_sixteen_bit_grey_keeps_its_transparent_value():
+    grey = np.full((80, 80), 1000, np.uint16)
+    grey[20:60, 20:60] = 40000
+    result = prepared(encoded(Image.fromarray(grey), transparency=1000))
+    assert result[0, SIZE // 2, SIZE // 2] == pytest.approx(40000 / 32767.5 - 1, abs=1e-3)
+    assert result[0, 0, 0] == pytest.approx(1)
 
 
 def test_grey_arrays_gain_channels():

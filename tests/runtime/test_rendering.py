@@ -168,6 +168,25 @@ def test_an_orbit_is_lazy_and_goes_once_around():
     assert columns[2] < 7
 
 
+def test_drawing_keeps_to_the_memory_budget():
+    import tracemalloc
+
+    field = Field(ball([0, 0, 0], 0.7, 5))
+    budget, size = 16 << 20, 512
+    tracemalloc.start()
+    scene(field, budget).render(image_size=size, num_samples=64)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    picture = size * size * (3 + 1 + 1) * 4
+    assert peak < budget + 2 * picture
+
+
+@pytest.mark.parametrize("background", [(1, 1), "white", (0, 0, 2), (0, np.nan, 0), None])
+def test_bad_backgrounds_are_refused(background):
+    with pytest.raises(runtime.OptionError, match="background"):
+        scene(Field(ball([0, 0, 0], 1, 1))).render(image_size=4, background=background)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"image_size": 0}, {"image_size": 1.5}, {"image_size": (8, 0)}, {"num_samples": 0}, {"image_size": 10**6}],

@@ -138,8 +138,9 @@ def test_steps_out_of_range_are_refused(steps):
 
 
 def test_bad_tables_are_refused():
-    with pytest.raises(runtime.OptionError, match="ddim, dpmpp_2m, euler, ddpm"):
-        sampler_table("heun", ALPHA, SIGMA, [5])
+    for name in ("heun", "", ["ddim"], None):
+        with pytest.raises(runtime.OptionError, match="ddim, dpmpp_2m, euler, ddpm"):
+            sampler_table(name, ALPHA, SIGMA, [5])
     for timesteps in ([5, 5], [5, 6], [1000], [3, -1], []):
         with pytest.raises(runtime.OptionError, match="decrease"):
             sampler_table("ddim", ALPHA, SIGMA, timesteps)
@@ -161,6 +162,7 @@ def test_seeds_are_checked():
     assert seeds_of([1, 2], 2) == [1, 2]
     with pytest.raises(runtime.OptionError, match="2 seeds for 3"):
         seeds_of([1, 2], 3)
-    for bad in (-1, True):
-        with pytest.raises(runtime.OptionError, match="whole number"):
-            seeds_of([bad], 1)
+    assert seeds_of(np.int64(3), 2) == seeds_of(np.array([3, 3]), 2) == [3, 3]
+    for bad in (-1, True, 1.5, None, "7", [1.5], np.array(2.5)):
+        with pytest.raises(runtime.OptionError):
+            seeds_of(bad, 1)

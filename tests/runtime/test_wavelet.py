@@ -46,6 +46,10 @@ def test_zero_details_give_nearest_neighbour_over_two():
 def test_odd_sizes_and_unlike_bands_are_refused():
     with pytest.raises(runtime.OptionError, match="even"):
         dwt2d(np.zeros((3, 4)))
+    with pytest.raises(runtime.OptionError, match="floating"):
+        dwt2d(np.zeros((4, 4), int))
+    with pytest.raises(runtime.OptionError, match="floating"):
+        idwt2d(*[np.zeros((4, 4), int)] * 4)
     band = np.zeros((2, 2))
     with pytest.raises(runtime.OptionError, match="one shape"):
         idwt2d(band, band, band, np.zeros((2, 3)))
