@@ -2,12 +2,14 @@
 PYTHON ?= python3
 IMAGE ?= examples/chair.png
 OUT ?= out
+CONFIG ?= model/training/configs/small.toml
+RUN ?= runs/small
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help render test lint export wheel clean
+.PHONY: help render test train lint export wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +19,10 @@ render: $(VENV)/.light ## draw an object from a picture: make render [IMAGE=phot
 
 test: $(VENV)/.full ## run the test suite
 	$(BIN)/pytest
+
+train: $(VENV)/.full ## train CONFIG into RUN, going on where it stopped, and make RUN/bundle
+	$(BIN)/python -m model.training.train --config "$(CONFIG)" --out "$(RUN)"
+	$(BIN)/python export/to_onnx.py --checkpoint "$(RUN)/model.safetensors" --out "$(RUN)/bundle"
 
 lint: $(VENV)/.full ## check style and types
 	$(BIN)/ruff check .

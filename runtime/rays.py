@@ -69,17 +69,18 @@ def clip_to_cube(
     """Where rays enter and leave the cube [-1, 1]^3 (slab method, Kay and Kajiya 1986).
 
     Args:
-        origin: (3,) world position, inside the cube or outside.
-        directions: (R, 3) unit vectors.
+        origin: (..., 3) world positions, inside the cube or outside.
+        directions: (..., R, 3) unit vectors.
 
     Returns:
-        near, far: (R,) distances, 0 <= near <= far; both 0 for a ray that misses.
+        near, far: (..., R) distances, 0 <= near <= far; both 0 for a ray that misses.
     """
     # A direction of exactly 0 would give 0/0 on the face of the cube; 1e-12 keeps the sign of the slab's sides.
     safe = np.where(np.abs(directions) < 1e-12, 1e-12, directions)
-    lower, upper = (-1 - origin) / safe, (1 - origin) / safe
-    near = np.maximum(np.minimum(lower, upper).max(axis=1), 0.0)
-    far = np.maximum(lower, upper).min(axis=1)
+    start = origin[..., None, :]
+    lower, upper = (-1 - start) / safe, (1 - start) / safe
+    near = np.maximum(np.minimum(lower, upper).max(axis=-1), 0.0)
+    far = np.maximum(lower, upper).min(axis=-1)
     hit = far > near
     return np.where(hit, near, 0.0), np.where(hit, far, 0.0)
 

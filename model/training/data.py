@@ -15,7 +15,7 @@ from runtime.cameras import Camera
 
 from .objects import make_object
 from .posed import object_folders, read_views
-from .solids import Solid, pack
+from .solids import pack
 from .supervision import SolidTruth, Truth, ViewTruth
 from .views import over_white, render_views
 
@@ -47,7 +47,9 @@ class ObjectPool:
 
     def __init__(self, folder: Path, first_seed: int, count: int, size: int, device: torch.device) -> None:
         self.device = device
-        self._solids: list[list[Solid]] = [make_object(first_seed + index) for index in range(count)]
+        seeds = range(first_seed, first_seed + count)
+        objects = [make_object(seed) for seed in track(seeds, "making objects", transient=True)]
+        self._solids = pack(objects).to(device)
         folder.mkdir(parents=True, exist_ok=True)
         starts = range(0, count, _CHUNK)
         self._pictures = np.concatenate(
@@ -62,8 +64,8 @@ class ObjectPool:
 
     def batch(self, indices: np.ndarray) -> tuple[Tensor, SolidTruth]:
         """As in `Pool`."""
-        solids = pack([self._solids[index] for index in indices]).to(self.device)
-        return _images(self._pictures[indices], self.device), SolidTruth(solids)
+        chosen = self._solids[torch.from_numpy(indices).to(self.device)]
+        return _images(self._pictures[indices], self.device), SolidTruth(chosen)
 
     def _chunk(self, path: Path, start: int, size: int) -> np.ndarray:
         if path.exists():
@@ -71,9 +73,8 @@ class ObjectPool:
         solids = self._solids[start : start + _CHUNK]
         pictures = []
         for first in range(0, len(solids), _DRAWN_AT_ONCE):
-            views = render_views(
-                pack(solids[first : first + _DRAWN_AT_ONCE]).to(self.device), [Camera.orbit()], size, supersampling=1
-            )
+            some = solids[first : first + _DRAWN_AT_ONCE]
+            views = render_views(some, [Camera.orbit()], size, supersampling=1)
             pixels = (over_white(views[:, 0]) * 255).round().to(torch.uint8)
             pictures.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
         drawn = np.concatenate(pictures)

@@ -157,9 +157,9 @@ def variation(planes: Tensor) -> Tensor:
 
 def _limits(cameras: Sequence[Camera], directions: Tensor) -> tuple[Tensor, Tensor]:
     """Where rays (B, R, 3) from B cameras enter and leave the cube, (B, R) each."""
-    clipped = [clip_to_cube(c.position, d) for c, d in zip(cameras, directions.double().cpu().numpy(), strict=True)]
-    near, far = torch.from_numpy(np.stack(clipped, axis=1)).to(directions)
-    return near, far
+    origins = np.stack([camera.position for camera in cameras])
+    near, far = clip_to_cube(origins, directions.double().cpu().numpy())
+    return torch.from_numpy(near).to(directions), torch.from_numpy(far).to(directions)
 
 
 def _around_solids(solids: Solids, count: int, reach: float, generator: torch.Generator) -> Tensor:
