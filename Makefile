@@ -4,12 +4,13 @@ IMAGE ?= examples/chair.png
 OUT ?= out
 CONFIG ?= model/training/configs/small.toml
 RUN ?= runs/small
+CHECKPOINT ?= model/checkpoints/small.safetensors
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help render test train lint export wheel clean
+.PHONY: help render test train quality lint export wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,8 +30,11 @@ lint: $(VENV)/.full ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-export: $(VENV)/.full ## write the untrained small preset as a bundle to OUT/bundle
-	$(BIN)/python export/to_onnx.py --out "$(OUT)/bundle"
+export: $(VENV)/.full ## write CHECKPOINT as a bundle to OUT/bundle, after checking it against PyTorch
+	$(BIN)/python export/to_onnx.py --checkpoint "$(CHECKPOINT)" --out "$(OUT)/bundle"
+
+quality: $(VENV)/.full ## measure the shipped bundle on held-out objects (an hour on two cores)
+	$(BIN)/python benchmarks/quality.py --json "$(OUT)/quality.json" --sheet "$(OUT)/quality.png"
 
 wheel: $(VENV)/.full ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --quiet

@@ -1,0 +1,137 @@
+"""The quality benchmark: its figures on known pictures and surfaces, and one small run of the whole command."""
+
+import json
+
+import numpy as np
+import pytest
+from skimage.metrics import structural_similarity
+from typer.testing import CliRunner
+
+import runtime
+from benchmarks import quality
+from model.training.dataset import procedural_views
+from model.training.objects import make_objects
+from model.training.posed import write_transforms
+from model.training.solids import distance_and_colour
+from runtime import Camera
+
+
+def disc(radius, size=64, shift=0.0):
+    y, x = np.mgrid[0:size, 0:size] / size * 2 - 1
+    rgba = np.zeros((size, size, 4), np.float32)
+    rgba[..., 0], rgba[..., 3] = 0.8, np.hypot(x - shift, y) < radius
+    return rgba
+
+
+def test_a_perfect_view_has_perfect_figures():
+    truth = disc(0.5)
+    figures = quality.view_figures(quality.over_white(truth), truth[..., 3], truth)
+    assert figures == {"psnr": 60, "psnr_object": 60, "ssim": pytest.approx(1), "iou": 1}
+
+
+def test_figures_are_what_their_definitions_say():
+    truth, drawn = disc(0.5), disc(0.5, shift=0.25)
+    seen, target = quality.over_white(drawn), quality.over_white(truth)
+    figures = quality.view_figures(seen, drawn[..., 3], truth)
+    squared = np.square(seen - target).mean(-1)
+    both, either = (drawn[..., 3] * truth[..., 3]).sum(), np.maximum(drawn[..., 3], truth[..., 3]) > 0
+    assert figures["psnr"] == pytest.approx(-10 * np.log10(squared.mean()), rel=1e-5)
+    assert figures["psnr_object"] == pytest.approx(-10 * np.log10(squared[either].mean()), rel=1e-5)
+    assert figures["iou"] == pytest.approx(both / either.sum(), rel=1e-5)
+    expected = structural_similarity(
+        seen, target, channel_axis=2, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert figures["ssim"] == pytest.approx(expected)
+    blank = quality.view_figures(np.ones((64, 64, 3), np.float32), np.zeros((64, 64)), truth)
+    assert blank["iou"] == 0
+    assert blank["psnr"] < blank["psnr_object"] + 30
+
+
+def test_surface_points_lie_on_the_surface_all_around():
+    solids = make_objects([3])
+    points = quality.surface_points(solids)
+    assert len(points) == 10_000
+    import torch
+
+    distance, _ = distance_and_colour(solids, torch.from_numpy(points)[None])
+    assert distance.abs().max() < 1e-3
+    assert (points.max(0) - points.min(0) > 0.3).all()
+
+
+class Ball:
+    """A backend that holds a ball of radius 0.5, its logit falling by 20 in a scene unit."""
+
+    def query(self, triplane, points):
+        logit = 20 * (0.5 - np.linalg.norm(points, axis=1))
+        return np.full(points.shape, 0.5, np.float32), (20 * np.logaddexp(0, logit)).astype(np.float32)
+
+
+def test_the_distance_of_concentric_balls_is_the_difference_of_their_radii():
+    scene = runtime.Scene(Ball(), np.zeros((3, 1, 2, 2), np.float32), 1 << 26, 20.0)
+    rng = np.random.default_rng(0)
+    sphere = rng.standard_normal((10_000, 3))
+    sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
+    same = quality.surface_figures(scene, (0.5 * sphere).astype(np.float32))
+    assert same["fscore"] > 0.999
+    assert same["chamfer"] < 0.03
+    larger = quality.surface_figures(scene, (0.7 * sphere).astype(np.float32))
+    assert larger["fscore"] == 0
+    assert larger["chamfer"] == pytest.approx(0.4, abs=0.02)
+
+
+def test_the_interval_covers_the_mean_and_shrinks_with_more_objects():
+    rng = np.random.default_rng(0)
+    few = quality.summary([{"x": v} for v in rng.normal(5, 1, 10)])["x"]
+    many = quality.summary([{"x": v} for v in rng.normal(5, 1, 1000)])["x"]
+    for each in (few, many):
+        assert each["low"] < each["mean"] < each["high"]
+    assert many["high"] - many["low"] < (few["high"] - few["low"]) / 4
+
+
+def test_held_out_objects_are_none_that_training_draws():
+    from model.training.config import TrainConfig
+
+    config = TrainConfig()
+    assert config.first_seed + config.objects < quality.HELD_OUT
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_command_measures_and_writes_what_it_says(own, tiny_bundle, tmp_path):
+    arguments = ["--bundle", tiny_bundle, "--objects", 2, "--size", 24, "--samples", 8]
+    if own:
+        for seed in range(2):
+            write_transforms(tmp_path / "data" / str(seed), procedural_views(seed, 3, 32))
+        arguments += ["--data", tmp_path / "data"]
+    arguments += ["--json", tmp_path / "figures.json", "--sheet", tmp_path / "sheet.png"]
+    app = quality.typer.Typer()
+    app.command()(quality.main)
+    done = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    names = {"white picture", "input view", "zero details", "bilinear details", "one-shot regression"}
+    assert names <= set(figures["baselines"])
+    assert {"diffusion, 1 steps", "diffusion, 50 steps"} <= set(figures["baselines"])
+    for row in (figures, *figures["baselines"].values()):
+        assert all(np.isfinite(row[key]) for key in ("psnr", "ssim", "iou"))
+    assert figures["objects"] == 2
+    assert figures["psnr"] == figures["baselines"]["diffusion, 4 steps"]["psnr"], (
+        "4 steps are the tiny bundle's default"
+    )
+    assert ("fscore" in figures["intervals"]["default"]) != own
+    assert (tmp_path / "sheet.png").exists()
+
+
+def test_a_bad_data_set_is_one_sentence(tiny_bundle, tmp_path):
+    app = quality.typer.Typer()
+    app.command()(quality.main)
+    done = CliRunner().invoke(app, ["--bundle", str(tiny_bundle), "--data", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "holds no object" in done.output
+
+
+def test_procedural_subjects_are_seen_from_cameras_other_than_the_input():
+    (subject,) = quality.procedural_subjects(1, 0, 16, 32)
+    assert subject.picture.shape == (32, 32, 3)
+    assert subject.truth.shape == (8, 16, 16, 4)
+    front = Camera.orbit().position
+    assert all(np.linalg.norm(camera.position - front) > 0.5 for camera in subject.cameras)
