@@ -19,7 +19,6 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from runtime.noise import draw
 from runtime.sampler import sampler_table, trailing_timesteps
 from runtime.schedule import cosine_schedule
 
@@ -136,15 +135,19 @@ class Stages:
         return {"loss": loss}
 
     def joint(self, step: int) -> Losses:
-        """Trains everything: the planes after one sampling step from noise, and the diffusion at random timesteps."""
+        """Trains everything: the planes after one sampling step from noise, and the diffusion at random timesteps.
+
+        The first is supervised on any object, the second on the few whose details were fitted.
+        """
         stage = self.config.joint
         draws = Draws(self.config, "joint", step, self.device)
-        chosen = draws.choose(len(self._targets), stage.batch)
-        images, truth = self.pool.batch(chosen)
+        images, truth = self.pool.batch(draws.choose(len(self.pool), stage.batch))
+        known = draws.choose(len(self._targets), max(1, stage.batch // 4))
         with self.autocast():
             ll, condition = self._predict(images, grad=True)
-            diffusion = self._diffusion_loss(condition, chosen, draws)
-            details = self._one_step(condition, [int(s) for s in draws.rng.integers(0, 2**31, stage.batch)])
+            details = self._one_step(condition, draws)
+            _, known_condition = self._predict(self.pool.batch(known)[0], grad=False)
+            diffusion = self._diffusion_loss(known_condition, known, draws)
         losses = self._supervised(self.model.reconstruct_planes(ll.float(), details.float()), truth, stage, draws)
         return losses | {"loss": losses["loss"] + _DIFFUSION_WEIGHT * diffusion, "diffusion": diffusion}
 
@@ -194,14 +197,14 @@ class Stages:
         )
         return (velocity.float() - (alpha * noise - sigma * target).flatten(0, 1)).square().mean()
 
-    def _one_step(self, condition: Tensor, seeds: list[int]) -> Tensor:
+    def _one_step(self, condition: Tensor, draws: Draws) -> Tensor:
         """Details after a single step from pure noise, differentiable; in the triplane's units."""
         config = self.model.config
         total, side = config.num_diffusion_steps, config.resolution
         table = sampler_table("ddim", *cosine_schedule(total), trailing_timesteps(total, 1))
         row = torch.tensor(table[0], dtype=torch.float32, device=self.device)
-        shape = (3, 3 * config.triplane_channels, side, side)
-        noise = torch.from_numpy(np.stack([draw(seed, shape)[0] for seed in seeds])).to(self.device)
+        shape = (len(condition), 3, 3 * config.triplane_channels, side, side)
+        noise = torch.randn(shape, generator=draws.torch, device=self.device)
         x, _ = self.model.step(noise, condition, torch.zeros_like(noise), noise, row)
         return x * self.model.detail_std[:, :, None, None] + self.model.detail_mean[:, :, None, None]
 

@@ -58,13 +58,14 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
     else:
         pool = ObjectPool(folder / "pictures", config.first_seed, config.objects, sizes.image_size, device)
     stages = Stages(config, model, pool, folder)
-    report: dict[str, dict[str, float]] = {}
     for name in STAGES:
         if name == "detail":
             stages.fit_details()
         done = folder / f"{name}.safetensors"
         if done.exists():
-            model.load_state_dict(WaveletTriplaneDiffusion.load(done).state_dict())
+            finished = WaveletTriplaneDiffusion.load(done)
+            model.load_state_dict(finished.state_dict())
+            model.notes = finished.notes
             continue
         loop = StageLoop(
             name,
@@ -75,15 +76,16 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
             getattr(stages, name),
             lambda step, name=name: _sample(stages, folder / "samples" / f"{name}_{step:06d}.png", name),  # type: ignore[misc]
         )
-        report[name] = loop.run()
+        figures = loop.run()
+        model.notes.setdefault("speed", {})[name] = figures
         if name == "fit":
             stages.set_statistics_from_fit()
         _sample(stages, folder / "samples" / f"{name}.png", name)
         model.save(done)
-        figures = "  ".join(f"{key} {value:.4g}" for key, value in report[name].items())
-        _console.print(f"{name}: {figures}", soft_wrap=True, highlight=False)
+        line = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
+        _console.print(f"{name}: {line}", soft_wrap=True, highlight=False)
     final = folder / "model.safetensors"
-    model.notes |= {"training": asdict(config), "speed": report}
+    model.notes["training"] = asdict(config)
     model.save(final, trained=True)
     return final
 
