@@ -34,8 +34,12 @@ class ExportError(RuntimeError):
 def describe_model(
     model: WaveletTriplaneDiffusion, name: str, trained: bool, notes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The part of the manifest that every precision shares."""
+    """The part of the manifest that every precision shares.
+
+    `notes["defaults"]`, where the checkpoint has it, holds the sampler and the number of steps that suit its weights.
+    """
     alpha, sigma = cosine_schedule(model.config.num_diffusion_steps)
+    defaults = {"steps": DEFAULT_STEPS, "sampler": DEFAULT_SAMPLER} | notes.get("defaults", {})
     statistics = {
         "ll_mean": model.coarse_gen.mean.tolist(),
         "ll_std": model.coarse_gen.std.tolist(),
@@ -50,7 +54,7 @@ def describe_model(
         "model": asdict(model.config),
         "image": {"size": model.config.image_size, "framing": TRAINING_FRAMING},
         "renderer": {"density_scale": DENSITY_SCALE},
-        "defaults": {"steps": min(DEFAULT_STEPS, model.config.num_diffusion_steps), "sampler": DEFAULT_SAMPLER},
+        "defaults": defaults | {"steps": min(defaults["steps"], model.config.num_diffusion_steps)},
         "schedule": {"alpha": alpha.tolist(), "sigma": sigma.tolist()},
         "statistics": statistics,
         "notes": dict(notes),

@@ -12,7 +12,7 @@ import torch
 import export.to_onnx as exporter
 import model as model_package
 import runtime
-from export.bundle_writer import ExportError
+from export.bundle_writer import ExportError, describe_model
 from export.parity import TOLERANCE, Check, compare, psnr
 from model import WaveletTriplaneDiffusion
 
@@ -111,6 +111,12 @@ def test_a_short_schedule_can_be_exported(tmp_path):
     exporter.export_bundle(model, tmp_path / "short", "short", trained=False)
     with runtime.load(tmp_path / "short") as rt:
         assert rt.bundle.default_steps == 3
+
+
+def test_a_checkpoint_may_name_its_own_defaults(tiny_model):
+    notes = {"defaults": {"steps": 7, "sampler": "dpmpp_2m"}}
+    assert describe_model(tiny_model, "x", True, notes)["defaults"] == {"steps": 7, "sampler": "dpmpp_2m"}
+    assert describe_model(tiny_model, "x", True, {})["defaults"] == {"steps": 4, "sampler": "ddim"}
 
 
 def test_the_shipped_bundle_belongs_to_this_code():
