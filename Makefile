@@ -33,7 +33,7 @@ lint: $(VENV)/.full ## check style and types
 export: $(VENV)/.full ## write CHECKPOINT as a bundle to OUT/bundle, after checking it against PyTorch
 	$(BIN)/python export/to_onnx.py --checkpoint "$(CHECKPOINT)" --out "$(OUT)/bundle"
 
-quality: $(VENV)/.full ## measure the shipped bundle on held-out objects (an hour on two cores)
+quality: $(VENV)/.full ## measure the shipped bundle on held-out objects (hours on two cores)
 	$(BIN)/python benchmarks/quality.py --json "$(OUT)/quality.json" --sheet "$(OUT)/quality.png"
 
 wheel: $(VENV)/.full ## build the wheel into dist/

@@ -296,16 +296,19 @@ def main(
 
 def report(summaries: dict[str, Any], rt: runtime.Runtime, count: int) -> None:
     """Prints the table."""
-    keys = ("psnr", "psnr_object", "ssim", "iou", "chamfer", "fscore")
-    table = Table(title=f"{rt.bundle.name} on {count} held-out objects, mean and 95 % interval")
-    for header in ("", *keys):
-        table.add_column(header)
+    keys = {"psnr": "PSNR", "psnr_object": "object", "ssim": "SSIM", "iou": "IoU", "chamfer": "Chamfer", "fscore": "F"}
+    table = Table(title=f"{rt.bundle.name} on {count} held-out objects, mean and half its 95 % interval", box=None)
+    table.add_column("", no_wrap=True)
+    for header in keys.values():
+        table.add_column(header, no_wrap=True, justify="right")
     for name, figures in summaries.items():
-        cells = [
-            f"{f['mean']:.3f} ({f['low']:.3f} .. {f['high']:.3f})" if (f := figures.get(key)) else "" for key in keys
-        ]
+        cells = []
+        for key in keys:
+            digits = 2 if key.startswith("psnr") else 3
+            f = figures.get(key)
+            cells.append(f"{f['mean']:.{digits}f} ±{(f['high'] - f['low']) / 2:.{digits}f}" if f else "")
         table.add_row(name, *cells)
-    Console().print(table)
+    Console(width=110).print(table)
 
 
 def write_json(summaries: dict[str, Any], rt: runtime.Runtime, subjects: Sequence[Subject], path: Path) -> None:
