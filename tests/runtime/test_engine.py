@@ -1,12 +1,16 @@
 """The runtime as its users call it: batches, seeds, threads, determinism, lifetime, bad arguments."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import runtime
 from runtime.wavelet import idwt2d
+
+
+CHAIR = Path(__file__).parents[2] / "examples" / "chair.png"
 
 
 def triplanes(scenes):
@@ -116,11 +120,9 @@ def test_scenes_cannot_be_changed_behind_the_runtime(tiny_runtime, pictures):
 
 
 def test_the_module_renders_with_the_default_bundle():
-    picture = np.full((40, 40, 4), 255, np.uint8)
-    picture[:10, :, 3] = 0
-    drawn = runtime.render(picture, image_size=16, num_samples=8, steps=1)
-    assert drawn.shape == (16, 16, 3)
-    assert drawn.std() > 1, "the default bundle must not draw a blank picture"
+    drawn = runtime.render(CHAIR, image_size=32, num_samples=24)
+    assert drawn.shape == (32, 32, 3)
+    assert drawn.std() > 10, "the default bundle must not draw a blank picture"
     with pytest.warns(runtime.UntrainedWarning) if not _default_is_trained() else _nothing():
         runtime.load().close()
 
