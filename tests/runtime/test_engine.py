@@ -9,7 +9,6 @@ import pytest
 import runtime
 from runtime.wavelet import idwt2d
 
-
 CHAIR = Path(__file__).parents[2] / "examples" / "chair.png"
 
 
