@@ -139,8 +139,17 @@ def to_onnx(definition: GraphDefinition) -> onnx.ModelProto:
     assert program is not None
     proto = program.model_proto
     _name_shapes(proto, definition)
+    _forget_sources(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def _forget_sources(proto: onnx.ModelProto) -> None:
+    """Drops the stack traces that the exporter keeps on every node: they name files of the exporting machine."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
 
 
 def _name_shapes(proto: onnx.ModelProto, definition: GraphDefinition) -> None:
