@@ -1,5 +1,7 @@
 """The command line, and what importing the package costs."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 import runtime
+from export.bundle_writer import write_manifest
 
 
 def command(*arguments, cwd=None):
@@ -90,11 +93,14 @@ def test_info_doctor_and_bench_answer(photo, tiny_bundle):
     assert "render" in bench.stdout
 
 
-def test_an_untrained_bundle_says_so(photo, tmp_path):
-    if runtime.load().bundle.trained:
-        pytest.skip("the default bundle is trained")
-    done = command("render", photo, "--out", tmp_path / "out", "--size", 8, "--steps", 1)
-    assert "untrained" in done.stderr
+@pytest.mark.parametrize("trained", [False, True])
+def test_an_untrained_bundle_says_so_and_only_that(trained, photo, tiny_bundle, tmp_path):
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    manifest = json.loads((bundle / "manifest.json").read_text()) | {"trained": trained}
+    write_manifest(bundle, {key: manifest[key] for key in manifest if key not in ("sha256", "format_version")})
+    done = command("render", photo, "--bundle", bundle, "--out", tmp_path / "out", "--size", 8, "--steps", 1)
+    assert done.returncode == 0, done.stderr
+    assert ("untrained" in done.stderr) != trained
 
 
 CLEAN = """
