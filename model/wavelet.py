@@ -29,6 +29,17 @@ class WaveletTransform(nn.Module):
         ll, lh, hl, hh = bands.reshape(b, c, 4, h // 2, w // 2).unbind(2)
         return ll, lh, hl, hh
 
+    def bilinear_details(self, ll: Tensor) -> Tensor:
+        """The details that bilinear upsampling of LL implies: the best free guess, where 0 would give steps.
+
+        Args:
+            ll: (B, C, H, W).
+
+        Returns:
+            (B, 3C, H, W): LH, HL and HH. The LL band of the result of `idwt2d` with them stays `ll`.
+        """
+        return torch.cat(self.dwt2d(F.interpolate(ll / 2, scale_factor=2.0, mode="bilinear"))[1:], dim=1)
+
     def idwt2d(self, LL: Tensor, LH: Tensor, HL: Tensor, HH: Tensor) -> Tensor:
         """Four bands (B, C, h, w). Returns (B, C, 2h, 2w); the exact inverse of `dwt2d`."""
         if not LL.shape == LH.shape == HL.shape == HH.shape:

@@ -19,7 +19,7 @@ class StageConfig:
     """One stage of training.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimiser steps; 0 leaves the stage out.
         batch: objects per step.
         lr: peak learning rate; cosine decay to 0 after the warm-up.
         points: supervised points per object, from procedural ones; rays: supervised rays per object; samples: points
@@ -44,6 +44,7 @@ class TrainConfig:
         data: folder of posed views to train on; empty for procedural objects. data_scale: multiplies the cameras'
             positions, to bring the objects into the unit sphere.
         objects: procedural training objects; first_seed: the seed of the first.
+        init: checkpoint to start from instead of fresh weights, with the decoder and the statistics that it has.
         seed: of initial weights, batches, points and noise.
         fit_objects: objects whose triplanes are fitted together with the shared decoder.
         detail_objects: objects whose details are fitted as targets of the diffusion.
@@ -63,6 +64,7 @@ class TrainConfig:
     data_scale: float = 1.0
     objects: int = 6000
     first_seed: int = 1_000_000
+    init: str = ""
     seed: int = 0
     fit_objects: int = 48
     detail_objects: int = 1024
@@ -90,6 +92,8 @@ class TrainConfig:
         for name in ("objects", "fit_objects", "detail_objects", "save_every", "sample_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not (self.init or self.fit.steps):
+            raise ConfigError("fit.steps can be 0 only with init: fresh weights need the decoder that the stage fits.")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema must be at least 0 and below 1, not {self.ema}.")
 

@@ -8,7 +8,7 @@ import math
 import os
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .config import StageConfig, TrainConfig
+from .optimizer import MuonAdamW
 
 Losses = dict[str, Tensor]
 
@@ -44,6 +45,7 @@ class StageLoop:
         folder: of the run; the state goes to `NAME.state`, the log to `NAME.csv`.
         parameters: what is optimised, in a fixed order.
         losses: computes a step's losses; "loss" is minimised, the rest is logged.
+        matrices: those of the parameters that Muon takes.
         sample: called every `sample_every` steps and at the end with the averaged weights in place.
     """
 
@@ -55,14 +57,13 @@ class StageLoop:
         folder: Path,
         parameters: Sequence[nn.Parameter],
         losses: Callable[[int], Losses],
+        matrices: Collection[nn.Parameter] = (),
         sample: Callable[[int], None] | None = None,
     ) -> None:
         self.name, self.config, self.stage, self.losses, self.sample = name, config, stage, losses, sample
         self.parameters = list(parameters)
         self.state_path, self.log_path = folder / f"{name}.state", folder / f"{name}.csv"
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=stage.lr, weight_decay=config.weight_decay, betas=(0.9, 0.95)
-        )
+        self.optimizer = MuonAdamW(self.parameters, matrices, stage.lr, config.weight_decay)
         self.averages = [p.detach().clone() for p in self.parameters]
         self.first_step = self._resume() if self.state_path.exists() else 0
 
@@ -93,17 +94,15 @@ class StageLoop:
         }
 
     def _step(self, step: int) -> dict[str, float]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.stage, self.config.warmup)
         losses = self.losses(step)
         if not torch.isfinite(losses["loss"]):
             raise TrainingError(f"Stage {self.name}, step {step}: the loss is {losses['loss'].item()}.")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         losses["loss"].backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         if not torch.isfinite(norm):
             raise TrainingError(f"Stage {self.name}, step {step}: the gradient's norm is {norm.item()}.")
-        self.optimizer.step()
+        self.optimizer.step(learning_rate(step, self.stage, self.config.warmup))
         # A young average follows quickly: the first weights are random.
         decay = min(self.config.ema, (1 + step) / (10 + step))
         with torch.no_grad():
@@ -130,9 +129,8 @@ class StageLoop:
     def _save(self, done: int) -> None:
         tensors: dict[str, Tensor] = {}
         for index, parameter in enumerate(self.parameters):
-            state = self.optimizer.state[parameter]
-            tensors |= {f"{index}.weight": parameter.detach(), f"{index}.average": self.averages[index]}
-            tensors |= {f"{index}.{key}": state[key] for key in ("exp_avg", "exp_avg_sq")}
+            tensors |= {f"weight.{index}": parameter, f"average.{index}": self.averages[index]}
+        tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.state().items()}
         partial = self.state_path.with_suffix(".partial")
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, partial, metadata={"done": json.dumps(done)})
@@ -143,10 +141,8 @@ class StageLoop:
             done = json.loads(file.metadata()["done"])
             with torch.no_grad():
                 for index, parameter in enumerate(self.parameters):
-                    parameter.copy_(file.get_tensor(f"{index}.weight"))
-                    self.averages[index].copy_(file.get_tensor(f"{index}.average"))
-                    self.optimizer.state[parameter] = {
-                        "step": torch.tensor(float(done)),
-                        **{k: file.get_tensor(f"{index}.{k}").to(parameter) for k in ("exp_avg", "exp_avg_sq")},
-                    }
+                    parameter.copy_(file.get_tensor(f"weight.{index}"))
+                    self.averages[index].copy_(file.get_tensor(f"average.{index}"))
+            kept = [key for key in file.keys() if key.startswith("optimizer.")]  # noqa: SIM118
+            self.optimizer.restore({key.removeprefix("optimizer."): file.get_tensor(key) for key in kept}, done)
         return int(done)

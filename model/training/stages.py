@@ -1,7 +1,7 @@
 """The four stages: shared decoder by fitting, coarse generator, detail diffusion, joint fine-tuning.
 
 fit     planes of a few objects and the decoder they share, from exact points; gives the bands' statistics
-coarse  the coarse generator and the decoder, from exact points and rays, with zero details
+coarse  the coarse generator and the decoder, from exact points and rays, with the details that LL itself implies
 detail  target details by fitting them on top of the predicted LL band, then the diffusion on those
 joint   everything: points and rays through one sampling step, and the diffusion's own loss
 """
@@ -95,14 +95,14 @@ class Stages:
             self.model.coarse_gen.std.copy_(ll.std((0, 3, 4)).clamp(min=1e-3))
 
     def coarse(self, step: int) -> Losses:
-        """Trains the coarse generator and the decoder with the details at zero."""
+        """Trains the coarse generator and the decoder, with the details that bilinear upsampling of LL implies."""
         stage = self.config.coarse
         draws = Draws(self.config, "coarse", step, self.device)
         images, truth = self.pool.batch(draws.choose(len(self.pool), stage.batch))
         with self.autocast():
             ll = self._checkpointed(self.model.coarse_gen, images)
-        empty = torch.zeros_like(ll).repeat(1, 1, 3, 1, 1)
-        return self._supervised(self.model.reconstruct_planes(ll.float(), empty), truth, stage, draws)
+        ll = ll.float()
+        return self._supervised(self.model.reconstruct_planes(ll, self._implied(ll)), truth, stage, draws)
 
     def fit_details(self) -> None:
         """Fits target details for the first `detail_objects`, on top of the predicted LL band; kept on disk."""
@@ -211,6 +211,10 @@ class Stages:
     def _standardised(self, details: Tensor) -> Tensor:
         return (details - self.model.detail_mean[:, :, None, None]) / self.model.detail_std[:, :, None, None]
 
+    def _implied(self, ll: Tensor) -> Tensor:
+        """Details (B, 3, 3C, R, R) that bilinear upsampling of LL (B, 3, C, R, R) implies."""
+        return self.model.wavelet.bilinear_details(ll.flatten(0, 1)).unflatten(0, (-1, 3))
+
     def _fit_group(self, chosen: np.ndarray) -> Tensor:
         """Details (G, 3, 3C, R, R) that best explain a group of objects, given the predicted LL and the decoder."""
         images, truth = self.pool.batch(chosen)
@@ -238,8 +242,5 @@ class Stages:
         images, _ = self.pool.batch(np.fromiter(indices, int))
         with torch.no_grad(), self.autocast():
             ll, condition = self.model.predict_ll(images)
-            if details:
-                bands = self.model.sample_details(condition.float(), 4)
-            else:
-                bands = torch.zeros_like(ll).repeat(1, 1, 3, 1, 1)
+            bands = self.model.sample_details(condition.float(), 4) if details else self._implied(ll.float())
         return self.model.reconstruct_planes(ll.float(), bands.float())

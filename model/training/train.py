@@ -18,11 +18,13 @@ from rich.console import Console
 
 from runtime.cameras import Camera
 
-from ..config import PRESETS
+from ..checkpoint import CheckpointError
+from ..config import PRESETS, ModelConfig
 from ..pipeline import WaveletTriplaneDiffusion
 from .config import ConfigError, TrainConfig, load_config
 from .data import ObjectPool, Pool, PosedPool
 from .loop import StageLoop, TrainingError
+from .optimizer import weight_matrices
 from .posed import DataError
 from .stages import Stages
 
@@ -44,14 +46,15 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
 
     Raises:
         DataError: the configured data set cannot be read.
-        ConfigError: the folder holds a run with another configuration.
+        ConfigError: the folder holds a run with another configuration, or `init` is of other sizes.
+        CheckpointError: `init` cannot be read.
         TrainingError: a loss became NaN or infinite.
     """
     _claim(config, folder)
     torch.manual_seed(config.seed)
     sizes = PRESETS[config.preset]
     sizes = replace(sizes, density_bias=config.density_bias, resolution=config.resolution or sizes.resolution)
-    model = WaveletTriplaneDiffusion.from_config(sizes).to(device)
+    model = (_initial(config.init, sizes) if config.init else WaveletTriplaneDiffusion.from_config(sizes)).to(device)
     pool: Pool
     if config.data:
         pool = PosedPool(Path(config.data), sizes.image_size, config.data_scale, device)
@@ -59,6 +62,8 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
         pool = ObjectPool(folder / "pictures", config.first_seed, config.objects, sizes.image_size, device)
     stages = Stages(config, model, pool, folder)
     for name in STAGES:
+        if getattr(config, name).steps == 0:
+            continue
         if name == "detail":
             stages.fit_details()
         done = folder / f"{name}.safetensors"
@@ -74,6 +79,8 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
             folder,
             stages.parameters(name),
             getattr(stages, name),
+            # The planes' learning rate in the first stage is far too high for Muon.
+            () if name == "fit" else weight_matrices(model),
             lambda step, name=name: _sample(stages, folder / "samples" / f"{name}_{step:06d}.png", name),  # type: ignore[misc]
         )
         figures = loop.run()
@@ -88,6 +95,14 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
     model.notes["training"] = asdict(config)
     model.save(final, trained=True)
     return final
+
+
+def _initial(path: str, sizes: ModelConfig) -> WaveletTriplaneDiffusion:
+    model = WaveletTriplaneDiffusion.load(path)
+    if replace(model.config, density_bias=sizes.density_bias) != sizes:
+        raise ConfigError(f"{path} has {model.config}, the configuration asks for {sizes}: change preset or init.")
+    model.notes = {"trained": False, "init": {"file": Path(path).name, "notes": model.notes}}
+    return model
 
 
 def _claim(config: TrainConfig, folder: Path) -> None:
@@ -128,7 +143,7 @@ def main(
         settings = TrainConfig() if config is None else load_config(config)
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         final = train(settings, out, chosen)
-    except (ConfigError, DataError, TrainingError) as error:
+    except (CheckpointError, ConfigError, DataError, TrainingError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     typer.echo(
