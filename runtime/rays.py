@@ -1,7 +1,7 @@
 """Ray geometry: pixels to rays, rays to intervals inside the cube, intervals to samples, samples to a picture.
 
 Small pure functions on float32 arrays; one row a ray. The PyTorch reference shares the first two (they hold the
-conventions) and writes its own compositing.
+conventions) and does its own compositing, of every sample.
 """
 
 from __future__ import annotations
@@ -13,8 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cameras import Camera
+from .grid import DensityGrid, Field
 
 Array = NDArray[np.float32]
+
+# Samples of each ray that are looked at together: fewer stop sooner behind a surface, more make larger arrays.
+SAMPLES_AT_ONCE = 8
+# A ray ends when less than this share of the light behind it would pass.
+_OPAQUE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -85,16 +91,56 @@ def clip_to_cube(
     return np.where(hit, near, 0.0), np.where(hit, far, 0.0)
 
 
-def midpoints(rays: Rays, num_samples: int) -> tuple[Array, Array]:
+def midpoints(rays: Rays, num_samples: int, samples: range | None = None) -> tuple[Array, Array]:
     """Splits each ray's stay in the cube into equal intervals and samples them in the middle.
+
+    Args:
+        rays: R of them.
+        num_samples: intervals of each ray.
+        samples: which of them; None for all.
 
     Returns:
         points: (R, S, 3) world positions; distances: (R, S) from the origin of the ray.
     """
     step = (rays.far - rays.near) / np.float32(num_samples)
-    distances = rays.near[:, None] + step[:, None] * (np.arange(num_samples, dtype=np.float32) + np.float32(0.5))
+    middle = np.asarray(range(num_samples) if samples is None else samples, np.float32) + np.float32(0.5)
+    distances = rays.near[:, None] + step[:, None] * middle
     points = rays.origin + distances[..., None] * rays.directions[:, None, :]
     return points, distances
+
+
+def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
+    """Draws rays front to back, asking the field only where the grid says that there is something.
+
+    Samples are the midpoints of `num_samples` equal intervals of each ray's stay in the cube, whether asked for or not,
+    so that the result is that of the plain method, to the grid's tolerance.
+
+    Returns:
+        colour (R, 3) premultiplied, alpha (R,) and depth (R,), as `composite` has them.
+    """
+    count = len(rays.near)
+    step = (rays.far - rays.near) / np.float32(num_samples)
+    colour, passing = np.zeros((count, 3), np.float32), np.ones(count, np.float32)
+    along = np.zeros(count, np.float32)
+    live = np.arange(count)
+    for start in range(0, num_samples, SAMPLES_AT_ONCE):
+        some = rays.take(live)
+        points, distances = midpoints(some, num_samples, range(start, min(start + SAMPLES_AT_ONCE, num_samples)))
+        shape, points = distances.shape, points.reshape(-1, 3)
+        cells = grid.cells(points)
+        rgb, density = grid.rgb[cells], grid.density[cells]
+        solid = np.flatnonzero(grid.solid[cells])
+        if solid.size:
+            rgb[solid], density[solid] = field(points[solid])
+        part = composite(rgb.reshape(*shape, 3), density.reshape(shape), distances, step[live], some.cosine)
+        colour[live] += passing[live, None] * part[0]
+        along[live] += passing[live] * part[1] * part[2]
+        passing[live] *= 1 - part[1]
+        live = live[passing[live] > _OPAQUE]
+        if not live.size:
+            break
+    alpha = 1 - passing
+    return colour, alpha, np.divide(along, alpha, out=np.zeros_like(along), where=alpha > 1e-6)
 
 
 def composite(rgb: Array, density: Array, distances: Array, step: Array, cosine: Array) -> tuple[Array, Array, Array]:

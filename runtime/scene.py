@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from .backends.base import Backend
 from .cameras import DISTANCE, ELEVATION, FOV, Camera
 from .errors import CameraError, OptionError
+from .grid import DensityGrid
 from .mesh import Mesh, extract_mesh
-from .rays import Rays, camera_rays, composite, midpoints
+from .rays import SAMPLES_AT_ONCE, camera_rays, march
 from .timing import stage
 
 Array = NDArray[np.float32]
@@ -55,6 +57,8 @@ class Scene:
         self.triplane = triplane
         self._backend, self._density_scale = backend, density_scale
         self._points_at_once = memory_limit // (_BYTES_PER_POINT + _BYTES_PER_POINT_AND_CHANNEL * triplane.shape[1])
+        self._grid: DensityGrid | None = None
+        self._lock = threading.Lock()
 
     def render(
         self,
@@ -85,13 +89,13 @@ class Scene:
         with stage("render"):
             rgb = np.broadcast_to(behind, (height * width, 3)).copy()
             alpha, depth = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
-            at_once = max(1, self._points_at_once // num_samples)
+            grid, at_once = self._prepared(), max(1, self._points_at_once // SAMPLES_AT_ONCE)
             for start in range(0, height * width, at_once):
                 pixels = range(start, min(start + at_once, height * width))
                 rays = camera_rays(camera or Camera.orbit(), height, width, pixels)
                 hits = np.flatnonzero(rays.hits)
                 if hits.size:
-                    colour, opacity, distance = self._march(rays.take(hits), num_samples)
+                    colour, opacity, distance = march(self._field, grid, rays.take(hits), num_samples)
                     hits += start
                     rgb[hits] = np.clip(colour + (1 - opacity[:, None]) * behind, 0, 1)
                     alpha[hits], depth[hits] = opacity, distance
@@ -124,18 +128,21 @@ class Scene:
             raise OptionError(f"resolution must be at least 8, not {resolution}.", "The default is 128.")
         with stage("mesh"):
             return extract_mesh(
-                lambda points: self._backend.query(self.triplane, points),
+                self._field,
                 resolution,
                 self._density_scale,
                 self._points_at_once,
             )
 
-    def _march(self, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
-        points, distances = midpoints(rays, num_samples)
-        rgb, density = self._backend.query(self.triplane, points.reshape(-1, 3))
-        step = (rays.far - rays.near) / np.float32(num_samples)
-        shape = distances.shape
-        return composite(rgb.reshape(*shape, 3), density.reshape(shape), distances, step, rays.cosine)
+    def _field(self, points: Array) -> tuple[Array, Array]:
+        return self._backend.query(self.triplane, points)
+
+    def _prepared(self) -> DensityGrid:
+        """What all views share, made at the first."""
+        with self._lock:
+            if self._grid is None:
+                self._grid = DensityGrid.of(self._field, self.triplane.shape[-1], self._points_at_once)
+            return self._grid
 
 
 def _checked_background(background: tuple[float, float, float]) -> Array:

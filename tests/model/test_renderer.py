@@ -86,7 +86,7 @@ def test_volume_rendering_equals_the_runtimes(camera):
         expected = renderer.render_volume(triplane, 24, 21, camera)
     for item in range(2):
         frame = Scene(Querying(renderer), triplane[item].numpy(), 32 << 20, 20.0).render(camera, 21, 24)
-        np.testing.assert_allclose(frame.rgb, expected[item].permute(1, 2, 0).numpy(), atol=2e-5)
+        np.testing.assert_allclose(frame.rgb, expected[item].permute(1, 2, 0).numpy(), atol=1e-3)
 
 
 def test_gradient_checkpointing_does_not_change_the_gradient(monkeypatch):
