@@ -147,7 +147,7 @@ class Reconstructor:
         return ll[0], standard[0]
 
     def _scene(self, triplane: Array) -> Scene:
-        return Scene(self.rt.backend, triplane, self.rt.memory_limit, self.rt.bundle.density_scale)
+        return self.rt.scene(triplane)
 
 
 def view_figures(drawn: Array, alpha: Array, truth: Array) -> Figures:

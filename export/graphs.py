@@ -1,8 +1,10 @@
-"""The three graphs: which part of the model each holds, its inputs and outputs, and how it becomes ONNX.
+"""The graphs: which part of the model each holds, its inputs and outputs, and how it becomes ONNX.
 
 coarse          image -> triplane_ll, condition (all that the denoiser needs and no step changes)
 diffusion_step  noisy, condition, previous, noise, row -> next, denoised (all planes, the sampler's update inside)
 renderer        triplane, points -> rgb, density
+decoder         features -> rgb, density: what of the renderer follows the reading of the planes, for the CPU, whose
+                ONNX Runtime reads planes slowly
 """
 
 from __future__ import annotations
@@ -57,6 +59,15 @@ class _Renderer(nn.Module):
         return self.renderer(triplane, points)
 
 
+class _Decoder(nn.Module):
+    def __init__(self, model: WaveletTriplaneDiffusion) -> None:
+        super().__init__()
+        self.renderer = model.renderer
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.renderer.decode(features)
+
+
 @dataclass(frozen=True)
 class GraphDefinition:
     """One graph to export: the module that computes it, and its inputs and outputs as the manifest will name them."""
@@ -80,7 +91,7 @@ class GraphDefinition:
 
 
 def graph_definitions(model: WaveletTriplaneDiffusion) -> tuple[GraphDefinition, ...]:
-    """The three graphs of a model, in the order of `runtime.bundle.GRAPHS`."""
+    """The graphs of a model, in the order of `runtime.bundle.GRAPHS`."""
     config = model.config
     c, r, width = config.triplane_channels, config.resolution, network_width(config.triplane_channels)
 
@@ -112,6 +123,12 @@ def graph_definitions(model: WaveletTriplaneDiffusion) -> tuple[GraphDefinition,
             GRAPHS[2],
             _Renderer(model),
             (spec("triplane", "batch", 3, c, 2 * r, 2 * r), spec("points", "batch", "points", 3)),
+            (spec("rgb", "batch", "points", 3), spec("density", "batch", "points", 1)),
+        ),
+        GraphDefinition(
+            GRAPHS[3],
+            _Decoder(model),
+            (spec("features", "batch", "points", 3 * c),),
             (spec("rgb", "batch", "points", 3), spec("density", "batch", "points", 1)),
         ),
     )

@@ -58,8 +58,7 @@ class TriplaneRenderer(nn.Module):
 
     def logits(self, triplane: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Colour and density before their last non-linearity: (B, N, 3) and (B, N, 1); the surface is at density 0."""
-        h = self.mlp(self.query_triplane(triplane, coords))
-        return self.colour(h), self.density(h)
+        return self._heads(self.query_triplane(triplane, coords))
 
     def forward(self, triplane: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Colour and density at points.
@@ -70,8 +69,25 @@ class TriplaneRenderer(nn.Module):
         Returns:
             rgb: (B, N, 3) in [0, 1]; density: (B, N, 1) per scene unit, above 0.
         """
-        colour, density = self.logits(triplane, coords)
+        return self.decode(self.query_triplane(triplane, coords))
+
+    def decode(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` from the planes' features (..., 3C) on."""
+        colour, density = self._heads(features)
         return torch.sigmoid(colour), DENSITY_SCALE * F.softplus(density)
+
+    def sensitivity(self, triplane: Tensor, points: int = 20_000) -> list[float]:
+        """How much the density's logit changes with each plane's features: the largest gradient at random points."""
+        generator = torch.Generator().manual_seed(0)
+        coords = 2 * torch.rand(len(triplane), points, 3, generator=generator) - 1
+        features = self.query_triplane(triplane, coords.to(triplane)).detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self._heads(features)[1].sum(), features)
+        largest: list[float] = gradient.unflatten(-1, (3, -1)).norm(dim=-1).amax((0, 1)).tolist()
+        return largest
+
+    def _heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.mlp(features)
+        return self.colour(h), self.density(h)
 
     def render_volume(
         self,

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from .errors import BundleError, OptionError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-GRAPHS = ("coarse", "diffusion_step", "renderer")
+GRAPHS = ("coarse", "diffusion_step", "renderer", "decoder")
 _REMEDY = "Export it again with `python export/to_onnx.py`, or reinstall the package for its default bundle."
 
 
@@ -92,6 +92,11 @@ class Bundle:
     def density_scale(self) -> float:
         """Density per scene unit = density_scale * softplus(logit); the surface is at logit 0."""
         return self.manifest["renderer"]["density_scale"]
+
+    @property
+    def sensitivity(self) -> tuple[float, ...]:
+        """For each plane, how much the density's logit changes at most with the plane's features (Euclidean norm)."""
+        return tuple(self.manifest["renderer"]["sensitivity"])
 
     @property
     def default_steps(self) -> int:
@@ -212,6 +217,8 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
     channels, schedule = manifest["model"]["triplane_channels"], manifest["schedule"]
     if len(schedule["alpha"]) != len(schedule["sigma"]) or len(schedule["alpha"]) < manifest["defaults"]["steps"]:
         raise ValueError("schedule, whose alpha and sigma do not fit together or the default steps")
+    if np.shape(manifest["renderer"]["sensitivity"]) != (3,):
+        raise ValueError("renderer.sensitivity, which should be three numbers")
     for name in ("detail_mean", "detail_std"):
         if np.shape(manifest["statistics"][name]) != (3, 3 * channels):
             raise ValueError(f"statistics.{name}, whose shape should be (3, {3 * channels})")

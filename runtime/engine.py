@@ -145,6 +145,11 @@ class Runtime:
             return made.render(camera, image_size, num_samples).to_uint8()
         return np.stack([scene.render(camera, image_size, num_samples).to_uint8() for scene in made])
 
+    def scene(self, triplane: Array) -> Scene:
+        """A scene of a triplane (3, C, 2R, 2R) float32 that was made elsewhere."""
+        bundle = self.bundle
+        return Scene(self.backend, triplane, self.memory_limit, bundle.density_scale, bundle.sensitivity)
+
     def close(self) -> None:
         """Gives the backend's memory back. Scenes made by this runtime cannot be drawn any more."""
         if not self._closed:
@@ -173,8 +178,7 @@ class Runtime:
         for start in range(0, len(prepared), _GROUP):
             group = slice(start, start + _GROUP)
             triplanes = self._triplanes(np.stack(prepared[group]), seeds[group], table)
-            scale = self.bundle.density_scale
-            scenes += [Scene(self.backend, triplane, self.memory_limit, scale) for triplane in triplanes]
+            scenes += [self.scene(triplane) for triplane in triplanes]
         return scenes
 
     def _table(self, steps: int | None, sampler: str | None) -> NDArray[np.float64]:

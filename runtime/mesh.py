@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError, install_hint
+from .grid import Field, to_logit
 
 Array = NDArray[np.float32]
-Field = Callable[[Array], tuple[Array, Array]]
-
 FORMATS = (".glb", ".ply", ".obj")
-# Below this logit a softplus is 0 in float32: what is outside is bounded, so that the surface is interpolated well.
-_FARTHEST = -15.0
+_OUTSIDE = -15.0
 
 
 @dataclass(frozen=True)
@@ -86,10 +83,10 @@ def extract_mesh(field: Field, resolution: int, density_scale: float, points_at_
     slab = max(1, points_at_once // resolution**2)
     for start in range(0, resolution, slab):
         grid = np.stack(np.meshgrid(axis[start : start + slab], axis, axis, indexing="ij"), axis=-1)
-        density = field(grid.reshape(-1, 3))[1] / np.float32(density_scale)
-        logits[start : start + slab] = _inverse_softplus(density).reshape(grid.shape[:3])
+        density = field(grid.reshape(-1, 3))[1]
+        logits[start : start + slab] = to_logit(density, density_scale).reshape(grid.shape[:3])
     # A layer of outside around the cube closes what would be cut off at its faces.
-    padded = np.pad(logits, 1, constant_values=_FARTHEST)
+    padded = np.pad(logits, 1, constant_values=_OUTSIDE)
     if padded.max() <= 0:
         raise OptionError("The object has no surface: its density is nowhere that of a solid.", "Try another picture.")
     spacing = 2 / (resolution - 1)
@@ -98,12 +95,6 @@ def extract_mesh(field: Field, resolution: int, density_scale: float, points_at_
     parts = np.array_split(vertices, max(1, -(-len(vertices) // points_at_once)))
     colors = np.concatenate([field(part)[0] for part in parts])
     return Mesh(vertices, faces.astype(np.int64), np.clip(colors, 0, 1))
-
-
-def _inverse_softplus(value: Array) -> Array:
-    """log(exp(v) - 1), where large v is its own inverse and the smallest ones are cut at a logit of -15."""
-    small = np.log(np.expm1(np.clip(value, np.exp(_FARTHEST), 20)))
-    return np.where(value > 20, value, small).astype(np.float32)
 
 
 def _linear(srgb: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,9 +53,16 @@ class Scene:
         triplane: (3, C, 2R, 2R) float32, read-only.
     """
 
-    def __init__(self, backend: Backend, triplane: Array, memory_limit: int, density_scale: float) -> None:
-        self.triplane = triplane
-        self._backend, self._density_scale = backend, density_scale
+    def __init__(
+        self,
+        backend: Backend,
+        triplane: Array,
+        memory_limit: int,
+        density_scale: float,
+        sensitivity: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> None:
+        self.triplane, self._sensitivity = triplane, sensitivity
+        self._field, self._density_scale = backend.field(triplane), density_scale
         self._points_at_once = memory_limit // (_BYTES_PER_POINT + _BYTES_PER_POINT_AND_CHANNEL * triplane.shape[1])
         self._grid: DensityGrid | None = None
         self._lock = threading.Lock()
@@ -134,14 +141,13 @@ class Scene:
                 self._points_at_once,
             )
 
-    def _field(self, points: Array) -> tuple[Array, Array]:
-        return self._backend.query(self.triplane, points)
-
     def _prepared(self) -> DensityGrid:
         """What all views share, made at the first."""
         with self._lock:
             if self._grid is None:
-                self._grid = DensityGrid.of(self._field, self.triplane.shape[-1], self._points_at_once)
+                self._grid = DensityGrid.of(
+                    self._field, self.triplane, self._density_scale, self._sensitivity, self._points_at_once
+                )
             return self._grid
 
 

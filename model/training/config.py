@@ -49,7 +49,6 @@ class TrainConfig:
         fit_objects: objects whose triplanes are fitted together with the shared decoder.
         detail_objects: objects whose details are fitted as targets of the diffusion.
         detail_fit_steps: optimiser steps for each group of them.
-        detail_penalty: weight of the squared details when they are fitted.
         warmup: steps of linear warm-up; ema: decay of the averaged weights; clip: largest gradient norm.
         weight_decay: of AdamW.
         precision: float32 or bfloat16 for the networks' matrix products.
@@ -69,7 +68,6 @@ class TrainConfig:
     fit_objects: int = 48
     detail_objects: int = 1024
     detail_fit_steps: int = 60
-    detail_penalty: float = 1e-3
     warmup: int = 100
     ema: float = 0.999
     clip: float = 1.0

@@ -2,7 +2,7 @@
 
 fit     planes of a few objects and the decoder they share, from exact points; gives the bands' statistics
 coarse  the coarse generator and the decoder, from exact points and rays, with the details that LL itself implies
-detail  target details by fitting them on top of the predicted LL band, then the diffusion on those
+detail  target details by fitting planes from where the predicted LL band starts them, then the diffusion on those
 joint   everything: points and rays through one sampling step, and the diffusion's own loss
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ from runtime.sampler import sampler_table, trailing_timesteps
 from runtime.schedule import cosine_schedule
 
 from ..pipeline import WaveletTriplaneDiffusion
-from .config import ConfigError, StageConfig, TrainConfig
+from .config import StageConfig, TrainConfig
 from .data import Pool
+from .fitting import fit_triplanes
 from .loop import Losses
-from .supervision import Truth, point_loss, ray_loss, variation
+from .supervision import Truth, supervised, variation
 
 _FIT_GROUP = 16
 _SMOOTHNESS, _SIZE = 0.05, 1e-3
 _DIFFUSION_WEIGHT = 0.2
+# Gentle and smooth enough that two fits of one object, from other points, agree on its details (docs/decisions.md).
+_TARGET_LEARNING_RATE, _TARGET_SMOOTHNESS = 5e-3, 300.0
 
 
 class Draws:
@@ -105,7 +109,7 @@ class Stages:
         return self._supervised(self.model.reconstruct_planes(ll, self._implied(ll)), truth, stage, draws)
 
     def fit_details(self) -> None:
-        """Fits target details for the first `detail_objects`, on top of the predicted LL band; kept on disk."""
+        """Fits target details for the first `detail_objects`, from the predicted LL band on; kept on disk."""
         count = min(self.config.detail_objects, len(self.pool))
         folder = self.folder / "details"
         folder.mkdir(exist_ok=True)
@@ -171,18 +175,7 @@ class Stages:
         return call(images)
 
     def _supervised(self, triplane: Tensor, truth: Truth, stage: StageConfig, draws: Draws) -> Losses:
-        """Points where the truth knows them, and rays where the stage asks for them."""
-        renderer, losses = self.model.renderer, {}
-        points = truth.points(stage.points, draws.torch) if stage.points else None
-        if points is not None:
-            losses["points"], losses["iou"] = point_loss(renderer, triplane, points)
-        if stage.rays:
-            rays = truth.rays(stage.rays, draws.rng, draws.torch)
-            losses["rays"] = ray_loss(renderer, triplane, rays, stage.samples, draws.torch)
-        terms = [losses[name] for name in ("points", "rays") if name in losses]
-        if not terms:
-            raise ConfigError("Posed views know no points: set rays above 0 in every stage of the configuration.")
-        return {"loss": torch.stack(terms).sum(), **losses}
+        return supervised(self.model.renderer, triplane, truth, stage, draws.rng, draws.torch)
 
     def _diffusion_loss(self, condition: Tensor, chosen: np.ndarray, draws: Draws) -> Tensor:
         """Mean squared error of the velocity (Salimans and Ho 2022) at timesteps favouring the noisy end."""
@@ -216,26 +209,16 @@ class Stages:
         return self.model.wavelet.bilinear_details(ll.flatten(0, 1)).unflatten(0, (-1, 3))
 
     def _fit_group(self, chosen: np.ndarray) -> Tensor:
-        """Details (G, 3, 3C, R, R) that best explain a group of objects, given the predicted LL and the decoder."""
+        """Details (G, 3, 3C, R, R) of the planes that best explain a group of objects, near what is predicted."""
         images, truth = self.pool.batch(chosen)
         with torch.no_grad(), self.autocast():
             ll = torch.cat([self._predict(part, grad=False)[0].float() for part in images.split(4)])
-        details = torch.zeros_like(ll).repeat(1, 1, 3, 1, 1).requires_grad_()
-        optimizer = torch.optim.Adam([details], lr=0.03, betas=(0.9, 0.95))
-        frozen = [p.requires_grad_(False) for p in self.model.renderer.parameters()]
-        for step in range(self.config.detail_fit_steps):
-            draws = Draws(self.config, f"details {chosen[0]}", step, self.device)
-            triplane = self.model.reconstruct_planes(ll, details)
-            loss = self._supervised(triplane, truth, self.config.detail, draws)["loss"]
-            penalty = self.config.detail_penalty * details.square().mean((1, 2, 3, 4)).mean()
-            optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / self.config.detail_fit_steps)
-            optimizer.zero_grad()
-            # The mean over the group must not weaken the single object's gradient against the penalty.
-            (len(chosen) * (loss + penalty)).backward()
-            optimizer.step()
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        return details.detach()
+        start = self.model.reconstruct_planes(ll, self._implied(ll))
+        stage = replace(self.config.detail, steps=self.config.detail_fit_steps, lr=_TARGET_LEARNING_RATE)
+        seed = self.config.seed + int(chosen[0])
+        planes = fit_triplanes(start, truth, self.model.renderer, stage, seed, smoothness=_TARGET_SMOOTHNESS)
+        bands = self.model.wavelet.dwt2d(planes.flatten(0, 1))
+        return torch.cat(bands[1:], dim=1).unflatten(0, (-1, 3))
 
     def reconstructions(self, indices: Iterator[int] | range, details: bool) -> Tensor:
         """Triplanes (N, 3, C, 2R, 2R) of pool objects as the model predicts them now; `details` by four DDIM steps."""

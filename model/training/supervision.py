@@ -15,6 +15,7 @@ from runtime.cameras import Camera
 from runtime.rays import camera_rays, clip_to_cube
 
 from ..renderer import TriplaneRenderer
+from .config import ConfigError, StageConfig
 from .solids import Solids, distance_and_colour, first_hits
 
 # Points that near outside the surface still have its colour: a density that falls off softly shows them.
@@ -146,6 +147,32 @@ def ray_loss(
     """Squared error of premultiplied colour and of alpha along rays, a scalar."""
     colour, alpha = renderer.march(triplane, rays.origin, rays.directions, rays.near, rays.far, samples, jitter)
     return _RAY_WEIGHT * F.mse_loss(torch.cat([colour, alpha], dim=-1).float(), rays.rgba)
+
+
+def supervised(
+    renderer: TriplaneRenderer,
+    triplane: Tensor,
+    truth: Truth,
+    stage: StageConfig,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Points where the truth knows them and rays where the stage asks for them.
+
+    Returns:
+        "loss", the sum of "points" and "rays" where they are, and "iou" of the points' occupancy; scalars.
+    """
+    losses = {}
+    points = truth.points(stage.points, generator) if stage.points else None
+    if points is not None:
+        losses["points"], losses["iou"] = point_loss(renderer, triplane, points)
+    if stage.rays:
+        rays = truth.rays(stage.rays, rng, generator)
+        losses["rays"] = ray_loss(renderer, triplane, rays, stage.samples, generator)
+    terms = [losses[name] for name in ("points", "rays") if name in losses]
+    if not terms:
+        raise ConfigError("Posed views know no points: set rays above 0 in every stage of the configuration.")
+    return {"loss": torch.stack(terms).sum(), **losses}
 
 
 def variation(planes: Tensor) -> Tensor:

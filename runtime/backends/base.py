@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..grid import Field
+
 Array = NDArray[np.float32]
 
 
@@ -34,8 +36,8 @@ class Backend(Protocol):
         """
         ...
 
-    def query(self, triplane: Array, points: Array) -> tuple[Array, Array]:
-        """Colour and density of one triplane (3, C, H, W) at points (N, 3): (N, 3) in [0, 1] and (N,) >= 0."""
+    def field(self, triplane: Array) -> Field:
+        """Readies a triplane (3, C, H, W) for being asked: points (N, 3) to colour (N, 3) in [0, 1], density (N,) >= 0."""
         ...
 
     def close(self) -> None:

@@ -61,13 +61,16 @@ def test_surface_points_lie_on_the_surface_all_around():
 class Ball:
     """A backend that holds a ball of radius 0.5, its logit falling by 20 in a scene unit."""
 
-    def query(self, triplane, points):
+    def field(self, triplane):
+        return self.query
+
+    def query(self, points):
         logit = 20 * (0.5 - np.linalg.norm(points, axis=1))
         return np.full(points.shape, 0.5, np.float32), (20 * np.logaddexp(0, logit)).astype(np.float32)
 
 
 def test_the_distance_of_concentric_balls_is_the_difference_of_their_radii():
-    scene = runtime.Scene(Ball(), np.zeros((3, 1, 2, 2), np.float32), 1 << 26, 20.0)
+    scene = runtime.Scene(Ball(), np.zeros((3, 1, 128, 128), np.float32), 1 << 26, 20.0)
     rng = np.random.default_rng(0)
     sphere = rng.standard_normal((10_000, 3))
     sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)

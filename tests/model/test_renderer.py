@@ -27,6 +27,9 @@ class Querying:
     def __init__(self, renderer):
         self.renderer = renderer
 
+    def field(self, triplane):
+        return lambda points: self.query(triplane, points)
+
     def query(self, triplane, points):
         with torch.no_grad():
             rgb, density = self.renderer(torch.from_numpy(triplane)[None], torch.from_numpy(points)[None])
@@ -85,7 +88,7 @@ def test_volume_rendering_equals_the_runtimes(camera):
     with torch.no_grad():
         expected = renderer.render_volume(triplane, 24, 21, camera)
     for item in range(2):
-        frame = Scene(Querying(renderer), triplane[item].numpy(), 32 << 20, 20.0).render(camera, 21, 24)
+        frame = Scene(Querying(renderer), triplane[item].numpy(), 32 << 20, 20.0, renderer.sensitivity(triplane)).render(camera, 21, 24)
         np.testing.assert_allclose(frame.rgb, expected[item].permute(1, 2, 0).numpy(), atol=1e-3)
 
 

@@ -86,7 +86,10 @@ def test_an_empty_object_and_bad_arguments_are_refused(tiny_runtime, pictures, m
 
 def test_a_scene_is_cut_in_its_own_field(mesh):
     class Backend:
-        def query(self, triplane, points):
+        def field(self, triplane):
+            return self.query
+
+        def query(self, points):
             return ellipsoid(points)
 
     cut = runtime.Scene(Backend(), np.zeros((3, 1, 2, 2), np.float32), 1 << 24, SCALE).mesh(64)

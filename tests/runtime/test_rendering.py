@@ -10,7 +10,7 @@ from runtime import Camera
 from runtime.rays import camera_rays, clip_to_cube, composite, midpoints
 from runtime.scene import Scene
 
-EMPTY = np.zeros((3, 1, 2, 2), np.float32)
+EMPTY = np.zeros((3, 1, 128, 128), np.float32)
 
 
 class Field:
@@ -21,7 +21,10 @@ class Field:
     def __init__(self, density, colour=lambda p: np.broadcast_to(np.float32(0.25), p.shape)):
         self.density, self.colour, self.largest = density, colour, 0
 
-    def query(self, triplane, points):
+    def field(self, triplane):
+        return self.query
+
+    def query(self, points):
         self.largest = max(self.largest, len(points))
         return self.colour(points).astype(np.float32), self.density(points).astype(np.float32)
 
