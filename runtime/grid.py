@@ -9,13 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .planes import PLANE_AXES
+from .tasks import Tasks
 
 Array = NDArray[np.float32]
 Field = Callable[[Array], tuple[Array, Array]]
 
 # Below this optical depth per scene unit a field is haze: what the grid knows of it is enough. Where it may be above,
 # in a cell or beside it, the field itself is asked.
-_HAZE = 0.1
+_HAZE = 0.25
+# Share of the sensitivity that counts: what a texel has beyond its cell's middle seldom lies along the steepest
+# direction in all planes at once. At this share a step of noise in every texel stays within 1/255 (docs/decisions.md).
+_ALIGNED = 0.5
 # A softplus of less is as good as 0: what is outside is bounded, so that a surface is interpolated well.
 _FARTHEST = -15.0
 
@@ -38,7 +42,7 @@ class DensityGrid:
 
     @classmethod
     def of(
-        cls, field: Field, triplane: Array, density_scale: float, sensitivity: Sequence[float], points_at_once: int
+        cls, field: Field, triplane: Array, density_scale: float, sensitivity: Sequence[float], tasks: Tasks
     ) -> DensityGrid:
         """Looks at the field in the middle of every cell, and at the planes for what the middles do not show.
 
@@ -47,18 +51,20 @@ class DensityGrid:
             triplane: (3, C, H, W), what the field reads; H = W, even.
             density_scale: from the bundle.
             sensitivity: for each plane, how much the logit changes at most with the plane's features (Euclidean norm).
-            points_at_once: how many points are asked for together.
+            tasks: where the field is asked.
         """
         resolution = triplane.shape[-1] // 2
         axis = (np.arange(resolution, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / resolution) - 1
         density, rgb = np.empty(resolution**3, np.float32), np.empty((resolution**3, 3), np.float32)
-        for start in range(0, resolution**3, points_at_once):
-            part = slice(start, min(start + points_at_once, resolution**3))
+
+        def look(part: slice) -> None:
             index = np.unravel_index(np.arange(part.start, part.stop), (resolution,) * 3)
             rgb[part], density[part] = field(np.stack([axis[i] for i in index], axis=-1))
+
+        tasks.run(look, resolution**3)
         highest = to_logit(density, density_scale).reshape((resolution,) * 3)
         for plane, (column, row, sign) in enumerate(PLANE_AXES):
-            rise = np.float32(sensitivity[plane]) * _unseen(triplane[plane])[::sign]
+            rise = np.float32(_ALIGNED * sensitivity[plane]) * _unseen(triplane[plane])[::sign]
             # The plane's (row, column) to (x, y, z), with the axis that it lacks of length 1.
             rise = rise if row < column else rise.T
             highest = highest + np.expand_dims(rise, 3 - row - column)

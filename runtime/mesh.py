@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import OptionError, install_hint
 from .grid import Field, to_logit
+from .tasks import Tasks
 
 Array = NDArray[np.float32]
 FORMATS = (".glb", ".ply", ".obj")
@@ -62,14 +63,14 @@ class Mesh:
             partial.unlink(missing_ok=True)
 
 
-def extract_mesh(field: Field, resolution: int, density_scale: float, points_at_once: int = 1 << 17) -> Mesh:
+def extract_mesh(field: Field, resolution: int, density_scale: float, tasks: Tasks) -> Mesh:
     """Marching cubes (Lewiner et al. 2003, as scikit-image has it) on the density's logit at 0.
 
     Args:
         field: points (N, 3) to colour (N, 3) and density (N,) = density_scale * softplus(logit).
         resolution: samples along each axis of the cube, at least 8.
         density_scale: from the bundle.
-        points_at_once: how many points are asked for together.
+        tasks: where the field is asked.
 
     Raises:
         OptionError: scikit-image is not installed, or there is no surface.
@@ -80,11 +81,13 @@ def extract_mesh(field: Field, resolution: int, density_scale: float, points_at_
         raise OptionError("Cutting a mesh needs scikit-image, which is not installed.", install_hint("mesh")) from None
     axis = np.linspace(-1, 1, resolution, dtype=np.float32)
     logits = np.empty((resolution,) * 3, np.float32)
-    slab = max(1, points_at_once // resolution**2)
-    for start in range(0, resolution, slab):
-        grid = np.stack(np.meshgrid(axis[start : start + slab], axis, axis, indexing="ij"), axis=-1)
-        density = field(grid.reshape(-1, 3))[1]
-        logits[start : start + slab] = to_logit(density, density_scale).reshape(grid.shape[:3])
+    flat = logits.reshape(-1)
+
+    def look(part: slice) -> None:
+        index = np.unravel_index(np.arange(part.start, part.stop), logits.shape)
+        flat[part] = to_logit(field(np.stack([axis[i] for i in index], axis=-1))[1], density_scale)
+
+    tasks.run(look, flat.size)
     # A layer of outside around the cube closes what would be cut off at its faces.
     padded = np.pad(logits, 1, constant_values=_OUTSIDE)
     if padded.max() <= 0:
@@ -92,9 +95,13 @@ def extract_mesh(field: Field, resolution: int, density_scale: float, points_at_
     spacing = 2 / (resolution - 1)
     found, faces, _, _ = marching_cubes(padded, 0.0, spacing=(spacing,) * 3, gradient_direction="ascent")
     vertices = np.clip(found - spacing - 1, -1, 1).astype(np.float32)
-    parts = np.array_split(vertices, max(1, -(-len(vertices) // points_at_once)))
-    colors = np.concatenate([field(part)[0] for part in parts])
-    return Mesh(vertices, faces.astype(np.int64), np.clip(colors, 0, 1))
+    colors = np.empty_like(vertices)
+
+    def paint(part: slice) -> None:
+        colors[part] = np.clip(field(vertices[part])[0], 0, 1)
+
+    tasks.run(paint, len(vertices))
+    return Mesh(vertices, faces.astype(np.int64), colors)
 
 
 def _linear(srgb: Array) -> Array:

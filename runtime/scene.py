@@ -15,6 +15,7 @@ from .errors import CameraError, OptionError
 from .grid import DensityGrid
 from .mesh import Mesh, extract_mesh
 from .rays import SAMPLES_AT_ONCE, camera_rays, march
+from .tasks import Tasks
 from .timing import stage
 
 Array = NDArray[np.float32]
@@ -63,7 +64,8 @@ class Scene:
     ) -> None:
         self.triplane, self._sensitivity = triplane, sensitivity
         self._field, self._density_scale = backend.field(triplane), density_scale
-        self._points_at_once = memory_limit // (_BYTES_PER_POINT + _BYTES_PER_POINT_AND_CHANNEL * triplane.shape[1])
+        bytes_per_point = _BYTES_PER_POINT + _BYTES_PER_POINT_AND_CHANNEL * triplane.shape[1]
+        self._tasks = Tasks.within(memory_limit, bytes_per_point, backend.workers, backend.threads)
         self._grid: DensityGrid | None = None
         self._lock = threading.Lock()
 
@@ -96,16 +98,18 @@ class Scene:
         with stage("render"):
             rgb = np.broadcast_to(behind, (height * width, 3)).copy()
             alpha, depth = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
-            grid, at_once = self._prepared(), max(1, self._points_at_once // SAMPLES_AT_ONCE)
-            for start in range(0, height * width, at_once):
-                pixels = range(start, min(start + at_once, height * width))
-                rays = camera_rays(camera or Camera.orbit(), height, width, pixels)
+            grid = self._prepared()
+
+            def draw(part: slice) -> None:
+                rays = camera_rays(camera or Camera.orbit(), height, width, range(part.start, part.stop))
                 hits = np.flatnonzero(rays.hits)
                 if hits.size:
                     colour, opacity, distance = march(self._field, grid, rays.take(hits), num_samples)
-                    hits += start
+                    hits += part.start
                     rgb[hits] = np.clip(colour + (1 - opacity[:, None]) * behind, 0, 1)
                     alpha[hits], depth[hits] = opacity, distance
+
+            self._tasks.run(draw, height * width, SAMPLES_AT_ONCE)
             return Frame(rgb.reshape(height, width, 3), alpha.reshape(height, width), depth.reshape(height, width))
 
     def orbit(
@@ -138,7 +142,7 @@ class Scene:
                 self._field,
                 resolution,
                 self._density_scale,
-                self._points_at_once,
+                self._tasks,
             )
 
     def _prepared(self) -> DensityGrid:
@@ -146,7 +150,7 @@ class Scene:
         with self._lock:
             if self._grid is None:
                 self._grid = DensityGrid.of(
-                    self._field, self.triplane, self._density_scale, self._sensitivity, self._points_at_once
+                    self._field, self.triplane, self._density_scale, self._sensitivity, self._tasks
                 )
             return self._grid
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from typing import Protocol
 
 import numpy as np
@@ -18,10 +19,14 @@ class Backend(Protocol):
     Attributes:
         name: "cpu", "cuda" or "tensorrt".
         reason: in words, why this one was taken.
+        workers: threads on which fields may be asked side by side; None where one after another is best.
+        threads: how many of them.
     """
 
     name: str
     reason: str
+    workers: Executor | None
+    threads: int
 
     def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
         """Coarse stage and sampling loop.
@@ -37,7 +42,7 @@ class Backend(Protocol):
         ...
 
     def field(self, triplane: Array) -> Field:
-        """Readies a triplane (3, C, H, W) for being asked: points (N, 3) to colour (N, 3) in [0, 1], density (N,) >= 0."""
+        """Readies a triplane (3, C, H, W): what is returned gives colour (N, 3) and density (N,) at points (N, 3)."""
         ...
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,8 +15,6 @@ from ..planes import PlaneSampler
 from ..timing import stage
 from .base import Array
 
-# Few enough that their features stay in a core's cache, many enough to hide a task's overhead.
-_POINTS_PER_TASK = 8192
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64", "tensor(int8)": "int8"}
 
 
@@ -36,9 +33,9 @@ class OnnxBackend:
     """
 
     def __init__(self, bundle: Bundle, precision: str, name: str, reason: str, threads: int) -> None:
-        self.name, self.reason = name, reason
+        self.name, self.reason, self.threads = name, reason, threads
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[name]
-        self._workers = ThreadPoolExecutor(threads) if name == "cpu" else None
+        self.workers = ThreadPoolExecutor(threads) if name == "cpu" else None
         # Each worker decodes its own points: one thread a session spares them waiting for one another.
         used = {"coarse": threads, "diffusion_step": threads, **({"decoder": 1} if name == "cpu" else {"renderer": 1})}
         self._sessions = {name: _session(bundle.graph(precision, name), provider, n) for name, n in used.items()}
@@ -61,35 +58,24 @@ class OnnxBackend:
         return ll, state
 
     def field(self, triplane: Array) -> Field:
-        if self._workers is None:
+        if self.workers is None:
             return lambda points: self._query(triplane, points)
         sampler = PlaneSampler(triplane)
-        return lambda points: self._decode(sampler, points)
+
+        def decode(points: Array) -> tuple[Array, Array]:
+            rgb, density = self._run("decoder", features=sampler.at(points)[None])
+            return rgb[0], density[0, :, 0]
+
+        return decode
 
     def close(self) -> None:
         self._sessions.clear()
-        if self._workers is not None:
-            self._workers.shutdown()
+        if self.workers is not None:
+            self.workers.shutdown()
 
     def _query(self, triplane: Array, points: Array) -> tuple[Array, Array]:
         rgb, density = self._run("renderer", triplane=triplane[None], points=points[None])
         return rgb[0], density[0, :, 0]
-
-    def _decode(self, sampler: PlaneSampler, points: Array) -> tuple[Array, Array]:
-        rgb, density = np.empty((len(points), 3), np.float32), np.empty(len(points), np.float32)
-
-        def work(start: int) -> None:
-            part = slice(start, start + _POINTS_PER_TASK)
-            found = self._run("decoder", features=sampler.at(points[part])[None])
-            rgb[part], density[part] = found[0][0], found[1][0, :, 0]
-
-        starts = range(0, len(points), _POINTS_PER_TASK)
-        assert self._workers is not None
-        if len(starts) == 1:
-            work(0)
-        else:
-            deque(self._workers.map(work, starts), maxlen=0)
-        return rgb, density
 
     def _run(self, graph: str, **feeds: Array) -> list[Array]:
         session = self._sessions.get(graph)

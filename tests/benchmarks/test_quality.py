@@ -61,6 +61,8 @@ def test_surface_points_lie_on_the_surface_all_around():
 class Ball:
     """A backend that holds a ball of radius 0.5, its logit falling by 20 in a scene unit."""
 
+    workers, threads = None, 1
+
     def field(self, triplane):
         return self.query
 

@@ -24,6 +24,8 @@ class Analytic(TriplaneRenderer):
 class Querying:
     """The runtime's backend interface on a PyTorch renderer."""
 
+    workers, threads = None, 1
+
     def __init__(self, renderer):
         self.renderer = renderer
 
@@ -88,7 +90,9 @@ def test_volume_rendering_equals_the_runtimes(camera):
     with torch.no_grad():
         expected = renderer.render_volume(triplane, 24, 21, camera)
     for item in range(2):
-        frame = Scene(Querying(renderer), triplane[item].numpy(), 32 << 20, 20.0, renderer.sensitivity(triplane)).render(camera, 21, 24)
+        frame = Scene(
+            Querying(renderer), triplane[item].numpy(), 32 << 20, 20.0, renderer.sensitivity(triplane)
+        ).render(camera, 21, 24)
         np.testing.assert_allclose(frame.rgb, expected[item].permute(1, 2, 0).numpy(), atol=1e-3)
 
 

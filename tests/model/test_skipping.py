@@ -15,7 +15,7 @@ CAMERAS = [Camera.orbit(), Camera.orbit(130, -25, 2.0), Camera(np.eye(4), 70)]
 class Querying:
     """A backend that asks a PyTorch renderer, and counts what it is asked."""
 
-    name, reason = "reference", "for tests"
+    workers, threads = None, 1
 
     def __init__(self, renderer):
         self.renderer, self.asked = renderer, 0

@@ -8,6 +8,7 @@ import trimesh
 
 import runtime
 from runtime.mesh import extract_mesh
+from runtime.tasks import Tasks
 
 SCALE = 20.0
 CENTRE, HALF = np.array([0.2, -0.1, 0.3]), np.array([0.5, 0.3, 0.2])
@@ -27,7 +28,7 @@ def ellipsoid(points):
 
 @pytest.fixture(scope="module")
 def mesh():
-    return extract_mesh(ellipsoid, 64, SCALE)
+    return extract_mesh(ellipsoid, 64, SCALE, Tasks(1 << 14))
 
 
 @pytest.mark.parametrize("ending", ["glb", "ply", "obj"])
@@ -65,7 +66,9 @@ def test_the_surface_is_interpolated_between_samples(mesh):
 
 
 def test_an_object_that_reaches_the_cube_is_closed_at_its_faces():
-    slab = extract_mesh(lambda p: (np.full(p.shape, 0.5, np.float32), density_of(4 - 10 * np.abs(p[:, 1]))), 32, SCALE)
+    slab = extract_mesh(
+        lambda p: (np.full(p.shape, 0.5, np.float32), density_of(4 - 10 * np.abs(p[:, 1]))), 32, SCALE, Tasks(1 << 14)
+    )
     read = trimesh.Trimesh(slab.vertices, slab.faces)
     assert read.volume == pytest.approx(2 * 2 * 0.8, rel=0.02)
     np.testing.assert_allclose(np.abs(read.bounds[:, [0, 2]]), 1)
@@ -73,7 +76,7 @@ def test_an_object_that_reaches_the_cube_is_closed_at_its_faces():
 
 def test_an_empty_object_and_bad_arguments_are_refused(tiny_runtime, pictures, mesh, tmp_path):
     with pytest.raises(runtime.OptionError, match="no surface"):
-        extract_mesh(lambda p: (np.zeros(p.shape, np.float32), np.zeros(len(p), np.float32)), 16, SCALE)
+        extract_mesh(lambda p: (np.zeros(p.shape, np.float32), np.zeros(len(p), np.float32)), 16, SCALE, Tasks(1 << 14))
     scene = tiny_runtime.reconstruct(pictures[0])
     for resolution in (0, 7, 513, 2.5):
         with pytest.raises(runtime.OptionError, match="resolution"):
@@ -86,6 +89,8 @@ def test_an_empty_object_and_bad_arguments_are_refused(tiny_runtime, pictures, m
 
 def test_a_scene_is_cut_in_its_own_field(mesh):
     class Backend:
+        workers, threads = None, 1
+
         def field(self, triplane):
             return self.query
 

@@ -16,7 +16,7 @@ EMPTY = np.zeros((3, 1, 128, 128), np.float32)
 class Field:
     """A backend whose triplane is ignored: colour and density are functions of the point."""
 
-    name, reason = "field", "for tests"
+    workers, threads = None, 1
 
     def __init__(self, density, colour=lambda p: np.broadcast_to(np.float32(0.25), p.shape)):
         self.density, self.colour, self.largest = density, colour, 0

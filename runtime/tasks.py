@@ -1,0 +1,47 @@
+"""Many points in small parts, side by side where that helps."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+# Few enough that what is computed of them stays in a core's cache, many enough to hide a task's overhead.
+_POINTS_AT_ONCE = 16_384
+_POINTS_ALONE = 1 << 18
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """How the work on many points is split.
+
+    Attributes:
+        points: the most in one part.
+        workers: threads for the parts; None does one after another.
+    """
+
+    points: int
+    workers: Executor | None = None
+
+    @classmethod
+    def within(cls, memory_limit: int, bytes_per_point: int, workers: Executor | None, threads: int) -> Tasks:
+        """Parts that keep to a memory limit, all threads together."""
+        most = _POINTS_ALONE if workers is None else _POINTS_AT_ONCE
+        return cls(max(1, min(most, memory_limit // (bytes_per_point * threads))), workers)
+
+    def run(self, work: Callable[[slice], None], count: int, points_each: int = 1) -> None:
+        """Calls `work` with slices that cover `range(count)`.
+
+        Args:
+            work: safe to be called from several threads at once.
+            count: items.
+            points_each: points that an item stands for.
+        """
+        size = max(1, self.points // points_each)
+        parts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+        if self.workers is None or len(parts) == 1:
+            for part in parts:
+                work(part)
+        else:
+            deque(self.workers.map(work, parts), maxlen=0)
