@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 import onnxruntime as ort
@@ -35,7 +35,7 @@ class OnnxBackend:
     def __init__(self, bundle: Bundle, precision: str, name: str, reason: str, threads: int) -> None:
         self.name, self.reason, self.threads = name, reason, threads
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[name]
-        self.workers = ThreadPoolExecutor(threads) if name == "cpu" else None
+        self.workers: Executor | None = ThreadPoolExecutor(threads) if name == "cpu" else None
         # Each worker decodes its own points: one thread a session spares them waiting for one another.
         used = {"coarse": threads, "diffusion_step": threads, **({"decoder": 1} if name == "cpu" else {"renderer": 1})}
         self._sessions = {name: _session(bundle.graph(precision, name), provider, n) for name, n in used.items()}
