@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 import runtime
+from export.parity import TOLERANCE
 from export.to_onnx import export_bundle
 from model import WaveletTriplaneDiffusion
 
@@ -33,6 +34,14 @@ def tiny_bundle(tiny_model: WaveletTriplaneDiffusion, tmp_path_factory: pytest.T
     """The tiny model, exported; parity has been checked on the way."""
     out = tmp_path_factory.mktemp("bundles") / "tiny"
     export_bundle(tiny_model, out, "tiny", trained=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_variants(tiny_model: WaveletTriplaneDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model in every precision."""
+    out = tmp_path_factory.mktemp("variants") / "tiny"
+    export_bundle(tiny_model, out, "tiny", trained=True, precisions=list(TOLERANCE))
     return out
 
 

@@ -1,0 +1,128 @@
+"""Engines on disk: each in one file with the key that it was built for, never read under another.
+
+A file is a line of magic, the header's length, the header (JSON: the key, the plan's size and sha256) and the plan. It
+is written beside and renamed, so that a build that is killed leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+_MAGIC = b"wavelet-triplane-diffusion engine 1\n"
+_LENGTH = 8
+Profile = Mapping[str, Sequence[Sequence[int]]]
+
+
+class EngineMiss(Exception):
+    """There is no engine for a key; the message says in words what is there instead, or what changed."""
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """All that an engine depends on. One built for another key is never used.
+
+    Attributes:
+        graph: sha256 of the ONNX file.
+        flavour: "tensorrt" or "rtx"; version: its full version.
+        device: the GPU's name and compute capability, or the targets that RTX built for.
+        profile: for each input its least, best and largest shape.
+        options: of the builder, such as the workspace.
+    """
+
+    graph: str
+    flavour: str
+    version: str
+    device: str
+    profile: Profile
+    options: Mapping[str, Any]
+
+    def differences(self, old: Mapping[str, Any]) -> list[str]:
+        """In words, what `old`, a key as JSON, has otherwise."""
+        new = json.loads(json.dumps(asdict(self)))
+        said = []
+        if old.get("graph") != new["graph"]:
+            said.append("the graph is another one")
+        if old.get("flavour") != new["flavour"]:
+            said.append(f"it is for the flavour {old.get('flavour')}, not {new['flavour']}")
+        elif old.get("version") != new["version"]:
+            said.append(f"it was built by version {old.get('version')}, {new['version']} is installed")
+        if old.get("device") != new["device"]:
+            said.append(f"it is for {old.get('device')}, not {new['device']}")
+        said += _other_profile(old.get("profile"), new["profile"])
+        if old.get("options") != new["options"]:
+            said.append(f"its options are {old.get('options')}, not {new['options']}")
+        return said
+
+
+def read_engine(path: Path, key: EngineKey) -> bytes:
+    """The plan in a file, if it was built for `key` and every byte of it is there.
+
+    Raises:
+        EngineMiss: there is none, it is damaged, or it is for another key.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise EngineMiss("there is none yet") from None
+    except OSError as error:
+        raise EngineMiss(f"it cannot be read ({error.strerror})") from None
+    start = len(_MAGIC) + _LENGTH
+    if not raw.startswith(_MAGIC) or len(raw) < start:
+        raise EngineMiss("the file is damaged, or no engine of this project")
+    plan_start = start + int.from_bytes(raw[len(_MAGIC) : start], "little")
+    try:
+        header = json.loads(raw[start:plan_start])
+        old, size, digest = header["key"], header["size"], header["sha256"]
+    except (ValueError, KeyError, TypeError):
+        raise EngineMiss("its header is damaged") from None
+    plan = raw[plan_start:]
+    if len(plan) != size:
+        raise EngineMiss(f"the file is damaged: {len(plan)} bytes of plan where there should be {size}")
+    if hashlib.sha256(plan).hexdigest() != digest:
+        raise EngineMiss("the file is damaged: the plan does not match its sha256")
+    differences = key.differences(old if isinstance(old, dict) else {})
+    if differences:
+        raise EngineMiss("; ".join(differences))
+    return plan
+
+
+def write_engine(path: Path, key: EngineKey, plan: bytes) -> None:
+    """Writes a plan and its key, atomically."""
+    header = json.dumps({"key": asdict(key), "size": len(plan), "sha256": hashlib.sha256(plan).hexdigest()}).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(_MAGIC + len(header).to_bytes(_LENGTH, "little") + header + plan)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def engine_path(folder: Path, precision: str, graph: str) -> Path:
+    """Where the engine of one graph lies."""
+    return folder / precision / f"{graph}.engine"
+
+
+def _other_profile(old: Any, new: dict[str, Any]) -> list[str]:
+    if old == new:
+        return []
+    if not isinstance(old, dict) or set(old) != set(new):
+        return ["its profile is of other inputs"]
+    return [
+        f"its profile of {name} is {_shapes(old[name])}, not {_shapes(new[name])}"
+        for name in new
+        if old[name] != new[name]
+    ]
+
+
+def _shapes(shapes: Sequence[Sequence[int]]) -> str:
+    return " / ".join("x".join(map(str, shape)) for shape in shapes)
