@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help render test train quality lint export wheel clean
+.PHONY: help render test train quality lint export engines wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +30,11 @@ lint: $(VENV)/.full ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-export: $(VENV)/.full ## write CHECKPOINT as a bundle to OUT/bundle, after checking it against PyTorch
+export: $(VENV)/.full ## write CHECKPOINT in every precision to OUT/bundle, after checking it against PyTorch
 	$(BIN)/python export/to_onnx.py --checkpoint "$(CHECKPOINT)" --out "$(OUT)/bundle"
+
+engines: $(VENV)/.full ## build TensorRT engines of the bundle in OUT/bundle, after `make export`
+	$(BIN)/python export/to_tensorrt.py --bundle "$(OUT)/bundle" --out "$(OUT)/engines"
 
 quality: $(VENV)/.full ## measure the shipped bundle on held-out objects (hours on two cores)
 	$(BIN)/python benchmarks/quality.py --json "$(OUT)/quality.json" --sheet "$(OUT)/quality.png"

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from .backends import default_threads
 from .bundle import default_bundle, load_bundle
-from .errors import BundleError, install_hint
+from .errors import BackendError, BundleError, install_hint
+from .flavours import find_flavour
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,13 @@ def examine() -> Iterator[Finding]:
     yield from _onnxruntime()
     driver = shutil.which("nvidia-smi")
     yield Finding("nvidia driver", True if driver else None, driver or "no nvidia-smi on the path: no GPU will be used")
-    for package in ("tensorrt", "tensorrt-rtx"):
-        found = _version(package)
-        yield Finding(package, None, f"{found} is installed; this version does not use it yet" if found else "absent")
+    for name in ("tensorrt", "rtx"):
+        try:
+            flavour = find_flavour(name)
+        except BackendError as error:
+            yield Finding(name, None, str(error))
+        else:
+            yield Finding(name, True, f"{flavour.version}: builds engines; no backend of this version runs them yet")
     try:
         bundle = load_bundle(default_bundle())
     except BundleError as error:

@@ -75,4 +75,6 @@ def find_flavour(name: str) -> Flavour:
             if hasattr(found, "Builder"):
                 return Flavour(flavour, found)
             tried.append(f"{module}: a stub without libraries")
-    raise BackendError(f"No TensorRT is installed ({'; '.join(tried)}).", install_hint("tensorrt-rtx"))
+    own = "TensorRT itself comes from NVIDIA: `pip install tensorrt --extra-index-url https://pypi.nvidia.com`."
+    remedy = own if name == "tensorrt" else install_hint("tensorrt-rtx")
+    raise BackendError(f"No TensorRT is installed ({'; '.join(tried)}).", remedy)
