@@ -2,6 +2,7 @@
 
 coarse          image -> triplane_ll, condition (all that the denoiser needs and no step changes)
 diffusion_step  noisy, condition, previous, noise, row -> next, denoised (all planes, the sampler's update inside)
+assemble        triplane_ll, details -> triplane: the inverse wavelet transform, for a GPU
 renderer        triplane, points -> rgb, density
 decoder         features -> rgb, density: what of the renderer follows the reading of the planes, for the CPU, whose
                 ONNX Runtime reads planes slowly
@@ -48,6 +49,15 @@ class _DiffusionStep(nn.Module):
         self, noisy: Tensor, condition: Tensor, previous: Tensor, noise: Tensor, row: Tensor
     ) -> tuple[Tensor, Tensor]:
         return self.model.step(noisy, condition, previous, noise, row)
+
+
+class _Assemble(nn.Module):
+    def __init__(self, model: WaveletTriplaneDiffusion) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, triplane_ll: Tensor, details: Tensor) -> tuple[Tensor]:
+        return (self.model.reconstruct_planes(triplane_ll, self.model.in_units(details)),)
 
 
 class _Renderer(nn.Module):
@@ -121,12 +131,18 @@ def graph_definitions(model: WaveletTriplaneDiffusion) -> tuple[GraphDefinition,
         ),
         GraphDefinition(
             GRAPHS[2],
+            _Assemble(model),
+            (spec("triplane_ll", "batch", 3, c, r, r), spec("details", *bands)),
+            (spec("triplane", "batch", 3, c, 2 * r, 2 * r),),
+        ),
+        GraphDefinition(
+            GRAPHS[3],
             _Renderer(model),
             (spec("triplane", "batch", 3, c, 2 * r, 2 * r), spec("points", "batch", "points", 3)),
             (spec("rgb", "batch", "points", 3), spec("density", "batch", "points", 1)),
         ),
         GraphDefinition(
-            GRAPHS[3],
+            GRAPHS[4],
             _Decoder(model),
             (spec("features", "batch", "points", 3 * c),),
             (spec("rgb", "batch", "points", 3), spec("density", "batch", "points", 1)),

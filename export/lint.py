@@ -32,7 +32,11 @@ SUPPORTED = frozenset(
 )
 _MAX_OPSET = 22
 _WIDE: dict[int, str] = {TensorProto.DOUBLE: "float64", TensorProto.INT64: "int64"}
-_REFUSED: dict[int, str] = {TensorProto.DOUBLE: "float64", TensorProto.STRING: "string", TensorProto.COMPLEX64: "complex64"}
+_REFUSED: dict[int, str] = {
+    TensorProto.DOUBLE: "float64",
+    TensorProto.STRING: "string",
+    TensorProto.COMPLEX64: "complex64",
+}
 # Operators whose int64 is a shape or an index, not data.
 _SHAPES = {"Shape", "Size", "Gather", "Concat", "Slice", "Squeeze", "Unsqueeze", "Cast", "Mul", "Add", "Sub", "Div"}
 

@@ -159,7 +159,11 @@ class WaveletTriplaneDiffusion(nn.Module):
         x, x0 = noise[0], torch.zeros_like(noise[0])
         for i, row in enumerate(rows):
             x, x0 = self.step(x, condition, x0, noise[min(i + 1, draws - 1)], row)
-        return x * self.detail_std[:, :, None, None] + self.detail_mean[:, :, None, None]
+        return self.in_units(x)
+
+    def in_units(self, standard: Tensor) -> Tensor:
+        """Standardised details (B, 3, 3C, R, R) in the triplane's own units."""
+        return standard * self.detail_std[:, :, None, None] + self.detail_mean[:, :, None, None]
 
     def reconstruct_planes(self, triplane_ll: Tensor, details: Tensor) -> Tensor:
         """Stage 3: LL (B, 3, C, R, R) and details (B, 3, 3C, R, R) to the triplane (B, 3, C, 2R, 2R)."""

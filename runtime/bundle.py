@@ -17,7 +17,7 @@ from .errors import BundleError, OptionError
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 # What a GPU runs as engines; a CPU reads the planes itself and decodes what it read.
-ENGINE_GRAPHS = ("coarse", "diffusion_step", "renderer")
+ENGINE_GRAPHS = ("coarse", "diffusion_step", "assemble", "renderer")
 GRAPHS = (*ENGINE_GRAPHS, "decoder")
 _REMEDY = "Export it again with `python export/to_onnx.py`, or reinstall the package for its default bundle."
 

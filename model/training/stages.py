@@ -199,7 +199,7 @@ class Stages:
         shape = (len(condition), 3, 3 * config.triplane_channels, side, side)
         noise = torch.randn(shape, generator=draws.torch, device=self.device)
         x, _ = self.model.step(noise, condition, torch.zeros_like(noise), noise, row)
-        return x * self.model.detail_std[:, :, None, None] + self.model.detail_mean[:, :, None, None]
+        return self.model.in_units(x)
 
     def _standardised(self, details: Tensor) -> Tensor:
         return (details - self.model.detail_mean[:, :, None, None]) / self.model.detail_std[:, :, None, None]

@@ -1,0 +1,160 @@
+"""What the sampling loop asks of a GPU: memory, copies, and a captured sequence of launches. One stream each.
+
+`CudaDevice` is the real one, through cuda-bindings, without PyTorch. Tests drive the loop on a stand-in with the same
+calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError, install_hint
+
+# What TensorRT asks of the address of a tensor.
+ALIGNMENT = 256
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Device memory seen as an array: address in bytes, shape and NumPy dtype."""
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def part(self, index: int, stride: int) -> Buffer:
+        """Item `index` of a leading axis whose items lie `stride` bytes apart."""
+        return Buffer(self.address + index * stride, self.shape[1:], self.dtype)
+
+
+class Device(Protocol):
+    """Memory and one stream of a GPU, used by one thread."""
+
+    stream: int
+
+    def allocate(self, size: int) -> int:
+        """Address of `size` fresh bytes, aligned to `ALIGNMENT`."""
+        ...
+
+    def free(self, address: int) -> None:
+        """Gives back what `allocate` gave."""
+        ...
+
+    def upload(self, target: Buffer, values: NDArray[Any]) -> None:
+        """Host to device, in the stream's order; `values` may change afterwards."""
+        ...
+
+    def download(self, source: Buffer) -> NDArray[Any]:
+        """Device to host, after all that is in the stream."""
+        ...
+
+    def capture(self, launches: Callable[[], None]) -> Any:
+        """Records what `launches` puts into the stream instead of running it."""
+        ...
+
+    def replay(self, graph: Any) -> None:
+        """Runs what was captured."""
+        ...
+
+    def forget(self, graph: Any) -> None:
+        """Gives a captured graph back."""
+        ...
+
+    def close(self) -> None:
+        """Gives the stream back."""
+        ...
+
+
+class CudaDevice:
+    """`Device` on the first CUDA GPU. Copies go through pinned memory that grows to the largest copy.
+
+    Raises:
+        BackendError: no cuda-bindings, or no GPU.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from cuda.bindings import runtime as cuda
+        except ImportError as error:
+            raise BackendError(f"cuda-bindings cannot be imported ({error}).", install_hint("tensorrt-rtx")) from None
+        self._cuda = cuda
+        self._staging, self._staged = 0, 0
+        count = self._call(cuda.cudaGetDeviceCount())
+        if not count:
+            raise BackendError("There is no CUDA GPU here.", "Use backend='cpu'.")
+        self.stream: int = int(self._call(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking)))
+
+    def allocate(self, size: int) -> int:
+        return int(self._call(self._cuda.cudaMalloc(max(size, ALIGNMENT))))
+
+    def free(self, address: int) -> None:
+        self._call(self._cuda.cudaFree(address))
+
+    def upload(self, target: Buffer, values: NDArray[Any]) -> None:
+        data = np.ascontiguousarray(values, target.dtype)
+        # What was staged before may still be on its way.
+        self._call(self._cuda.cudaStreamSynchronize(self.stream))
+        self._pinned(target.size)[:] = data.reshape(-1).view(np.uint8)
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call(self._cuda.cudaMemcpyAsync(target.address, self._staging, target.size, kind, self.stream))
+
+    def download(self, source: Buffer) -> NDArray[Any]:
+        staged = self._pinned(source.size)
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call(self._cuda.cudaMemcpyAsync(self._staging, source.address, source.size, kind, self.stream))
+        self._call(self._cuda.cudaStreamSynchronize(self.stream))
+        return staged.view(source.dtype).reshape(source.shape).copy()
+
+    def capture(self, launches: Callable[[], None]) -> Any:
+        # Thread-local: another thread's allocation must not break this thread's capture.
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call(self._cuda.cudaStreamBeginCapture(self.stream, mode))
+        try:
+            launches()
+        finally:
+            graph = self._call(self._cuda.cudaStreamEndCapture(self.stream))
+        ready = self._call(self._cuda.cudaGraphInstantiate(graph, 0))
+        self._call(self._cuda.cudaGraphDestroy(graph))
+        return ready
+
+    def replay(self, graph: Any) -> None:
+        self._call(self._cuda.cudaGraphLaunch(graph, self.stream))
+
+    def forget(self, graph: Any) -> None:
+        self._call(self._cuda.cudaGraphExecDestroy(graph))
+
+    def close(self) -> None:
+        if self._staging:
+            self._call(self._cuda.cudaFreeHost(self._staging))
+            self._staging = self._staged = 0
+        self._call(self._cuda.cudaStreamDestroy(self.stream))
+
+    def _pinned(self, size: int) -> NDArray[np.uint8]:
+        import ctypes
+
+        if size > self._staged:
+            if self._staging:
+                self._call(self._cuda.cudaFreeHost(self._staging))
+            self._staging, self._staged = int(self._call(self._cuda.cudaMallocHost(size))), size
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self._staging))
+
+    def _call(self, answer: tuple[Any, ...]) -> Any:
+        status, *values = answer
+        if int(status) != 0:
+            _, text = self._cuda.cudaGetErrorString(status)
+            raise BackendError(
+                f"CUDA says {status.name}: {text.decode() if isinstance(text, bytes) else text}.",
+                "If memory ran out, use smaller batches; `python -m runtime doctor` says what is there.",
+            )
+        return values[0] if values else None

@@ -1,0 +1,232 @@
+"""Coarse stage, sampling loop and inverse wavelet transform on a device, from one upload to one download.
+
+Buffers are bound once for each shape. The first run is plain; then the launches are captured, and replayed once to
+compare with it, bit for bit. Where capture fails or differs the loop stays plain, and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError
+from ..timing import stage
+from .device import ALIGNMENT, Buffer, Device
+
+_logger = logging.getLogger(__name__)
+Array = NDArray[np.float32]
+
+# Shapes that are kept ready: each holds its buffers and its captured graph.
+_MOST_SHAPES = 4
+
+
+class Launcher(Protocol):
+    """Puts a graph of the bundle into a device's stream."""
+
+    def launch(self, graph: str, buffers: Mapping[str, Buffer]) -> None:
+        """Reads and writes the named buffers; raises `BackendError` where it cannot."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what it holds."""
+        ...
+
+
+@dataclass
+class _Arrangement:
+    """The buffers of one shape, and what was captured on them."""
+
+    buffers: dict[str, Buffer]
+    row_stride: int
+    draw_stride: int
+    graph: Any = None
+    plain: bool = False
+    owned: list[int] = field(default_factory=list)
+
+
+class DeviceLoop:
+    """The loop of one thread.
+
+    Args:
+        device: its memory and stream.
+        launcher: runs graphs in that stream.
+        channels, resolution, width: C, R and the condition's width.
+
+    Attributes:
+        fallback: why the last new shape runs without a captured graph; None where it is captured.
+    """
+
+    def __init__(self, device: Device, launcher: Launcher, channels: int, resolution: int, width: int) -> None:
+        self._device, self._launcher = device, launcher
+        self._channels, self._resolution, self._width = channels, resolution, width
+        self._ready: OrderedDict[tuple[int, int, int], _Arrangement] = OrderedDict()
+        self.fallback: str | None = None
+
+    def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
+        """Pictures to triplanes.
+
+        Args:
+            images: (B, 3, 4R, 4R); noise: (draws, B, 3, 3C, R, R); table: (N, 7).
+
+        Returns:
+            (B, 3, C, 2R, 2R) float32.
+
+        Raises:
+            BackendError: a launch failed, or values are not finite; the message names the step.
+        """
+        arrangement = self._arranged(len(images), len(noise), len(table))
+        self._fill(arrangement, images, noise, table)
+        with stage("loop"):
+            result = self._run(arrangement, len(table))
+        if not np.isfinite(result).all():
+            raise BackendError(
+                f"{self._first_bad(arrangement, images, noise, table)} gave NaN or infinity.",
+                "Use precision='float32'; if that is what ran, the weights are broken.",
+            )
+        return result
+
+    def bands(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
+        """As `triplanes`, but LL (B, 3, C, R, R) and standardised details (B, 3, 3C, R, R)."""
+        self.triplanes(images, noise, table)
+        buffers = self._arranged(len(images), len(noise), len(table)).buffers
+        return self._device.download(buffers["ll"]), self._device.download(buffers[f"state{len(table) % 2}"])
+
+    def close(self) -> None:
+        """Gives every buffer and graph back."""
+        for arrangement in self._ready.values():
+            self._release(arrangement)
+        self._ready.clear()
+        self._launcher.close()
+        self._device.close()
+
+    def _arranged(self, batch: int, draws: int, steps: int) -> _Arrangement:
+        key = (batch, draws, steps)
+        if key in self._ready:
+            self._ready.move_to_end(key)
+            return self._ready[key]
+        while len(self._ready) >= _MOST_SHAPES:
+            self._release(self._ready.popitem(last=False)[1])
+        c, r = self._channels, self._resolution
+        bands = (batch, 3, 3 * c, r, r)
+        shapes = {
+            "image": (batch, 3, 4 * r, 4 * r),
+            "ll": (batch, 3, c, r, r),
+            "condition": (batch, 3, self._width, r, r),
+            **dict.fromkeys(("state0", "state1", "denoised0", "denoised1"), bands),
+            "triplane": (batch, 3, c, 2 * r, 2 * r),
+        }
+        arrangement = _Arrangement({}, ALIGNMENT, _aligned(4 * int(np.prod(bands))))
+        self._ready[key] = arrangement
+        try:
+            for name, shape in shapes.items():
+                self._allocate(arrangement, name, shape, 4 * int(np.prod(shape)))
+            self._allocate(arrangement, "noise", (draws, *bands), draws * arrangement.draw_stride)
+            self._allocate(arrangement, "rows", (steps, 7), steps * arrangement.row_stride)
+        except BackendError:
+            self._release(self._ready.pop(key))
+            raise
+        return arrangement
+
+    def _allocate(self, arrangement: _Arrangement, name: str, shape: tuple[int, ...], size: int) -> None:
+        address = self._device.allocate(size)
+        arrangement.owned.append(address)
+        arrangement.buffers[name] = Buffer(address, shape)
+
+    def _release(self, arrangement: _Arrangement) -> None:
+        if arrangement.graph is not None:
+            self._device.forget(arrangement.graph)
+        for address in arrangement.owned:
+            self._device.free(address)
+
+    def _fill(self, arrangement: _Arrangement, images: Array, noise: Array, table: NDArray[np.float64]) -> None:
+        device, buffers = self._device, arrangement.buffers
+        device.upload(buffers["image"], images)
+        for index, drawn in enumerate(noise):
+            device.upload(buffers["noise"].part(index, arrangement.draw_stride), drawn)
+        for index, row in enumerate(table.astype(np.float32)):
+            device.upload(buffers["rows"].part(index, arrangement.row_stride), row)
+
+    def _run(self, arrangement: _Arrangement, steps: int) -> Array:
+        def launches() -> None:
+            for launch in self._launches(arrangement, steps):
+                launch()
+
+        triplane = arrangement.buffers["triplane"]
+        if arrangement.graph is not None:
+            self._device.replay(arrangement.graph)
+            return self._device.download(triplane)
+        launches()
+        plain = self._device.download(triplane)
+        if not arrangement.plain:
+            self.fallback = self._captured(arrangement, launches, plain)
+            if self.fallback is not None:
+                arrangement.plain = True
+                _logger.warning("The sampling loop runs without a captured graph: %s", self.fallback)
+        return plain
+
+    def _captured(self, arrangement: _Arrangement, launches: Callable[[], None], plain: Array) -> str | None:
+        """Captures the launches; returns why not, where that fails or gives something else than the plain run."""
+        try:
+            graph = self._device.capture(launches)
+        except BackendError as error:
+            return f"capture failed: {error.cause}"
+        try:
+            self._device.replay(graph)
+            again = self._device.download(arrangement.buffers["triplane"])
+        except BackendError as error:
+            self._device.forget(graph)
+            return f"replay failed: {error.cause}"
+        if not np.array_equal(again, plain, equal_nan=True):
+            self._device.forget(graph)
+            return "the captured graph gave another result than the plain run"
+        arrangement.graph = graph
+        return None
+
+    def _launches(self, arrangement: _Arrangement, steps: int) -> list[Callable[[], None]]:
+        """Every launch of a run, in order. The first step reads the noise itself: nothing overwrites it."""
+        b, launch = arrangement.buffers, self._launcher.launch
+        noise = b["noise"]
+        calls: list[Callable[[], None]] = [
+            lambda: launch("coarse", {"image": b["image"], "triplane_ll": b["ll"], "condition": b["condition"]})
+        ]
+        for index in range(steps):
+            before, after = index % 2, (index + 1) % 2
+            first = index == 0
+            drawn = noise.part(min(index + 1, noise.shape[0] - 1), arrangement.draw_stride)
+            start = noise.part(0, arrangement.draw_stride)
+            step = {
+                "noisy": start if first else b[f"state{before}"],
+                "condition": b["condition"],
+                # The first row has no use for a previous prediction: any finite values do.
+                "previous": start if first else b[f"denoised{before}"],
+                "noise": drawn,
+                "row": b["rows"].part(index, arrangement.row_stride),
+                "next": b[f"state{after}"],
+                "denoised": b[f"denoised{after}"],
+            }
+            calls.append(lambda step=step: launch("diffusion_step", step))  # type: ignore[misc]
+        details = b[f"state{steps % 2}"]
+        calls.append(
+            lambda: launch("assemble", {"triplane_ll": b["ll"], "details": details, "triplane": b["triplane"]})
+        )
+        return calls
+
+    def _first_bad(self, arrangement: _Arrangement, images: Array, noise: Array, table: NDArray[np.float64]) -> str:
+        """Runs launch by launch, looking at each result: which is the first that is not finite."""
+        self._fill(arrangement, images, noise, table)
+        watched = ["condition", *(f"state{(index + 1) % 2}" for index in range(len(table)))]
+        for index, (call, name) in enumerate(zip(self._launches(arrangement, len(table)), watched, strict=False)):
+            call()
+            if not np.isfinite(self._device.download(arrangement.buffers[name])).all():
+                return "The coarse stage" if index == 0 else f"Step {index} of {len(table)}"
+        return "The inverse wavelet transform"
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
