@@ -67,9 +67,9 @@ def test_a_missing_bundle_is_named(tmp_path):
 
 def test_a_future_version_is_told_apart_from_damage(copy):
     path = copy / "manifest.json"
-    for text in (path.read_text().replace('"format_version": 1', '"format_version": 2'), '{"format_version": 2}'):
+    for text in (path.read_text().replace('"format_version": 2', '"format_version": 3'), '{"format_version": 3}'):
         path.write_text(text)
-        with pytest.raises(runtime.BundleError, match="format version 2; this runtime reads version 1"):
+        with pytest.raises(runtime.BundleError, match="format version 3; this runtime reads version 2"):
             runtime.load(copy)
 
 
@@ -80,8 +80,8 @@ def test_files_outside_the_folder_are_refused(copy):
 
 
 def test_a_graph_that_is_not_as_the_manifest_says_is_refused(copy):
-    rewrite(copy, lambda m: m["precisions"]["float32"]["graphs"]["renderer"]["inputs"][1].update(shape=["batch", 7, 3]))
-    with pytest.raises(runtime.BundleError, match="'renderer' has other inputs"):
+    rewrite(copy, lambda m: m["precisions"]["float32"]["graphs"]["decoder"]["inputs"][0].update(shape=["batch", 7, 24]))
+    with pytest.raises(runtime.BundleError, match="'decoder' has other inputs"):
         runtime.load(copy)
 
 
