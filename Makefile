@@ -33,8 +33,8 @@ lint: $(VENV)/.full ## check style and types
 export: $(VENV)/.full ## write CHECKPOINT in every precision to OUT/bundle, after checking it against PyTorch
 	$(BIN)/python export/to_onnx.py --checkpoint "$(CHECKPOINT)" --out "$(OUT)/bundle"
 
-engines: $(VENV)/.full ## build TensorRT engines of the bundle in OUT/bundle, after `make export`
-	$(BIN)/python export/to_tensorrt.py --bundle "$(OUT)/bundle" --out "$(OUT)/engines"
+engines: $(VENV)/.full ## build TensorRT engines beside the bundle in OUT/bundle, after `make export`
+	$(BIN)/python export/to_tensorrt.py --bundle "$(OUT)/bundle"
 
 quality: $(VENV)/.full ## measure the shipped bundle on held-out objects (hours on two cores)
 	$(BIN)/python benchmarks/quality.py --json "$(OUT)/quality.json" --sheet "$(OUT)/quality.png"

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from export.engine_builder import BuildError, Range, build, profile_of
 from export.lint import LintError, check
+from runtime.backends.tensorrt import engine_folder
 from runtime.bundle import ENGINE_GRAPHS, Bundle, default_bundle, load_bundle
 from runtime.engines import EngineKey, EngineMiss, engine_path, read_engine, write_engine
 from runtime.errors import WaveletTriplaneError
@@ -132,7 +133,9 @@ def report(results: Sequence[Result], console: Console) -> None:
 
 def main(
     bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle; the shipped one by default.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the engines.")] = Path("out/engines"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the engines; where the runtime looks for them if left out.")
+    ] = None,
     flavour: Annotated[str, typer.Option(help=", ".join(FLAVOURS) + ".")] = "auto",
     precision: Annotated[list[str] | None, typer.Option(help="A variant, again for more; all if left out.")] = None,
     batch: Annotated[tuple[int, int, int], typer.Option(help="Least, best and largest batch.")] = BATCH,
@@ -144,18 +147,19 @@ def main(
     try:
         found = find_flavour(flavour)
         loaded = load_bundle(default_bundle() if bundle is None else bundle)
+        folder = out or engine_folder(loaded)
         chosen = precision or [p for p in loaded.precisions if p != CPU_ONLY]
         with _console.status("building") as status:
             results = list(
                 build_engines(
-                    loaded, out, found, chosen, batch, points, targets.split(","), workspace << 20, status.update
+                    loaded, folder, found, chosen, batch, points, targets.split(","), workspace << 20, status.update
                 )
             )
     except (BuildError, LintError, WaveletTriplaneError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     report(results, Console())
-    typer.echo(f"{out} holds engines for {found.name} {found.version}.")
+    typer.echo(f"{folder} holds engines for {found.name} {found.version}.")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ def examine() -> Iterator[Finding]:
         except BackendError as error:
             yield Finding(name, None, str(error))
         else:
-            yield Finding(name, True, f"{flavour.version}: builds engines; no backend of this version runs them yet")
+            yield Finding(
+                name, True, f"{flavour.version}: builds engines; the tensorrt backend runs them where there is a GPU"
+            )
     try:
         bundle = load_bundle(default_bundle())
     except BundleError as error:

@@ -20,7 +20,6 @@ from .noise import draw, seeds_of
 from .sampler import sampler_table, trailing_timesteps
 from .scene import MAX_SAMPLES, Scene, checked_count, checked_size
 from .timing import stage
-from .wavelet import idwt2d
 
 DEFAULT_MEMORY = 256 << 20
 _LEAST_MEMORY = 16 << 20
@@ -63,7 +62,6 @@ class Runtime:
         self.precision = self.bundle.check_precision(precision)
         self.memory_limit = int(limit)
         self._schedule = self.bundle.schedule
-        self._detail_mean, self._detail_std = (a[..., None, None] for a in self.bundle.detail_statistics)
         self.backend = open_backend(backend, self.bundle, self.precision, threads)
         self._closed = False
         if not self.bundle.trained:
@@ -190,9 +188,6 @@ class Runtime:
         side, channels = self.bundle.resolution, self.bundle.channels
         draws = 1 + len(table) if table[:, -1].any() else 1
         drawn = [draw(seed, (3, 3 * channels, side, side), draws) for seed in seeds]
-        ll, standard = self.backend.generate(images, np.stack(drawn, axis=1), table)
-        with stage("idwt"):
-            details = standard * self._detail_std + self._detail_mean
-            planes = idwt2d(ll, *np.split(details, 3, axis=2))
+        planes = self.backend.triplanes(images, np.stack(drawn, axis=1), table)
         planes.setflags(write=False)
         return list(planes)

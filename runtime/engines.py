@@ -66,6 +66,38 @@ def read_engine(path: Path, key: EngineKey) -> bytes:
     Raises:
         EngineMiss: there is none, it is damaged, or it is for another key.
     """
+    old, plan = _opened(path)
+    differences = key.differences(old)
+    if differences:
+        raise EngineMiss("; ".join(differences))
+    return plan
+
+
+def find_engine(path: Path, graph: str, flavour: str, version: str, gpu: str) -> bytes:
+    """The plan in a file, if it is of this graph and runs on this GPU; profile and options are those that it has.
+
+    Args:
+        path: of the engine.
+        graph: sha256 of the ONNX file.
+        flavour, version: what is installed.
+        gpu: name and compute capability, as "NVIDIA L4, sm89".
+
+    Raises:
+        EngineMiss: there is none, it is damaged, or it is for something else.
+    """
+    old, plan = _opened(path)
+    device = str(old.get("device"))
+    # RTX builds for compute capabilities, not for one GPU.
+    fits = flavour == "rtx" and gpu.split(", ")[-1] in device.split(", ")
+    key = EngineKey(graph, flavour, version, device if fits else gpu, old.get("profile", {}), old.get("options", {}))
+    differences = key.differences(old)
+    if differences:
+        raise EngineMiss("; ".join(differences))
+    return plan
+
+
+def _opened(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Key and plan of a file, every byte of the plan checked."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -86,10 +118,7 @@ def read_engine(path: Path, key: EngineKey) -> bytes:
         raise EngineMiss(f"the file is damaged: {len(plan)} bytes of plan where there should be {size}")
     if hashlib.sha256(plan).hexdigest() != digest:
         raise EngineMiss("the file is damaged: the plan does not match its sha256")
-    differences = key.differences(old if isinstance(old, dict) else {})
-    if differences:
-        raise EngineMiss("; ".join(differences))
-    return plan
+    return old if isinstance(old, dict) else {}, plan
 
 
 def write_engine(path: Path, key: EngineKey, plan: bytes) -> None:

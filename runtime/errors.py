@@ -39,6 +39,10 @@ class BackendError(WaveletTriplaneError):
     """The backend is unknown, or cannot run on this machine."""
 
 
+class AbsentError(BackendError):
+    """What the backend needs is not installed or not there: the rule on most machines, and no reason for alarm."""
+
+
 class ClosedError(WaveletTriplaneError):
     """The runtime was used after `close()`."""
 

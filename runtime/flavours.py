@@ -50,7 +50,10 @@ def gpu_name() -> str:
         raise BackendError(f"cuda-bindings cannot be imported ({error}).", install_hint("tensorrt-rtx")) from None
     status, properties = cuda.cudaGetDeviceProperties(0)
     if int(status) != 0:
-        raise BackendError(f"There is no CUDA GPU here ({status.name}).", "Use --flavour rtx with --targets.")
+        raise BackendError(
+            f"There is no CUDA GPU here ({status.name}).",
+            "Use backend='cpu'; engines for another machine's GPU are built with --flavour rtx --targets sm86,sm89.",
+        )
     name = properties.name.decode().rstrip("\0") if isinstance(properties.name, bytes) else str(properties.name)
     return f"{name}, sm{properties.major}{properties.minor}"
 

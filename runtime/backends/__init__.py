@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import BackendError, OptionError, install_hint
+from ..errors import AbsentError, BackendError, OptionError, install_hint
 from .base import Backend
 
 _logger = logging.getLogger(__name__)
@@ -41,32 +43,45 @@ def open_backend(name: str, bundle: Bundle, precision: str, threads: int | None)
         raise OptionError(
             f"threads must be a whole number of 1 or more, not {threads!r}.", "Leave it out for all cores."
         )
-    if name == "tensorrt":
-        raise BackendError("The TensorRT backend is not part of this version.", "Use backend='cuda' or backend='cpu'.")
-    try:
-        import onnxruntime as ort
-
-        from .onnx import OnnxBackend
-    except ImportError as error:
-        raise BackendError(
-            f"ONNX Runtime cannot be imported ({error}).",
-            install_hint("cpu"),
-        ) from error
-    has_cuda = "CUDAExecutionProvider" in ort.get_available_providers()
-    if name == "cuda":
-        if not has_cuda:
-            raise BackendError(
-                f"The installed ONNX Runtime {ort.__version__} has no CUDA provider.",
-                f"Use backend='cpu', or run `pip uninstall -y onnxruntime` first. {install_hint('gpu')}",
-            )
-        return OnnxBackend(bundle, precision, "cuda", "asked for", int(threads))
-    if name == "cpu":
-        return OnnxBackend(bundle, precision, "cpu", "asked for", int(threads))
-    refused = "this ONNX Runtime has no CUDA provider"
-    if has_cuda:
+    openers: dict[str, Callable[[str], Backend]] = {
+        "tensorrt": lambda reason: _open_tensorrt(bundle, precision, reason),
+        "cuda": lambda reason: _open_cuda(bundle, precision, reason),
+        "cpu": lambda reason: _open_cpu(bundle, precision, reason, int(threads)),
+    }
+    if name != "auto":
+        return openers[name]("asked for")
+    refusals: list[str] = []
+    for candidate in ("tensorrt", "cuda"):
         try:
-            return OnnxBackend(bundle, precision, "cuda", "the first of cuda, cpu that runs", threads)
+            return openers[candidate]("; ".join([*refusals, "the first that runs"]))
         except BackendError as error:
-            refused = f"CUDA did not start: {error.cause}"
-            _logger.warning("The CPU is used: %s", refused)
-    return OnnxBackend(bundle, precision, "cpu", refused, threads)
+            refusals.append(f"{candidate}: {error.cause.rstrip('.')}")
+            if not isinstance(error, AbsentError):
+                _logger.warning("Not taken: %s. %s", refusals[-1], error.remedy)
+    return openers["cpu"]("; ".join(refusals))
+
+
+def _open_tensorrt(bundle: Bundle, precision: str, reason: str) -> Backend:
+    from .tensorrt import open_tensorrt
+
+    return open_tensorrt(bundle, precision, reason)
+
+
+def _open_cuda(bundle: Bundle, precision: str, reason: str) -> Backend:
+    with _onnxruntime():
+        from .cuda import open_cuda
+    return open_cuda(bundle, precision, reason)
+
+
+def _open_cpu(bundle: Bundle, precision: str, reason: str, threads: int) -> Backend:
+    with _onnxruntime():
+        from .onnx import OnnxBackend
+    return OnnxBackend(bundle, precision, reason, threads)
+
+
+@contextmanager
+def _onnxruntime() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise BackendError(f"ONNX Runtime cannot be imported ({error}).", install_hint("cpu")) from error

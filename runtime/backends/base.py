@@ -28,6 +28,14 @@ class Backend(Protocol):
     workers: Executor | None
     threads: int
 
+    def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
+        """All of `generate`, and the inverse wavelet transform.
+
+        Returns:
+            (B, 3, C, 2R, 2R) float32.
+        """
+        ...
+
     def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
         """Coarse stage and sampling loop.
 

@@ -1,7 +1,8 @@
-"""ONNX Runtime sessions of a bundle, on one execution provider."""
+"""The `cpu` backend: ONNX Runtime for the networks, NumPy for reading the planes and for the inverse transform."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
@@ -13,32 +14,41 @@ from ..errors import BackendError, BundleError, ClosedError
 from ..grid import Field
 from ..planes import PlaneSampler
 from ..timing import stage
+from ..wavelet import idwt2d
 from .base import Array
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64", "tensor(int8)": "int8"}
 
 
 class OnnxBackend:
-    """The bundle's graphs in ONNX Runtime.
+    """The bundle's graphs in ONNX Runtime's CPU provider.
 
     Args:
         bundle: verified bundle; precision: one of its variants.
-        name: "cpu" or "cuda".
         reason: why this backend was taken, for `runtime info`.
-        threads: computing threads of the CPU provider.
+        threads: computing threads.
 
     Raises:
-        BackendError: the provider did not take the graphs.
+        BackendError: ONNX Runtime did not take the graphs.
         BundleError: a graph's inputs or outputs are not what the manifest says.
     """
 
-    def __init__(self, bundle: Bundle, precision: str, name: str, reason: str, threads: int) -> None:
-        self.name, self.reason, self.threads = name, reason, threads
-        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[name]
-        self.workers: Executor | None = ThreadPoolExecutor(threads) if name == "cpu" else None
+    name = "cpu"
+
+    def __init__(self, bundle: Bundle, precision: str, reason: str, threads: int) -> None:
+        self.reason, self.threads = reason, threads
+        self.workers: Executor | None = ThreadPoolExecutor(threads)
+        self._detail_mean, self._detail_std = (a[..., None, None] for a in bundle.detail_statistics)
         # Each worker decodes its own points: one thread a session spares them waiting for one another.
-        used = {"coarse": threads, "diffusion_step": threads, **({"decoder": 1} if name == "cpu" else {"renderer": 1})}
-        self._sessions = {name: _session(bundle.graph(precision, name), provider, n) for name, n in used.items()}
+        used = {"coarse": threads, "diffusion_step": threads, "decoder": 1}
+        graphs = {name: bundle.graph(precision, name) for name in used}
+        self._sessions = {name: open_session(graphs[name], "CPUExecutionProvider", n) for name, n in used.items()}
+
+    def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
+        ll, standard = self.generate(images, noise, table)
+        with stage("idwt"):
+            details = standard * self._detail_std + self._detail_mean
+            return idwt2d(ll, *np.split(details, 3, axis=2))
 
     def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
         with stage("coarse"):
@@ -58,8 +68,6 @@ class OnnxBackend:
         return ll, state
 
     def field(self, triplane: Array) -> Field:
-        if self.workers is None:
-            return lambda points: self._query(triplane, points)
         sampler = PlaneSampler(triplane)
 
         def decode(points: Array) -> tuple[Array, Array]:
@@ -72,10 +80,6 @@ class OnnxBackend:
         self._sessions.clear()
         if self.workers is not None:
             self.workers.shutdown()
-
-    def _query(self, triplane: Array, points: Array) -> tuple[Array, Array]:
-        rgb, density = self._run("renderer", triplane=triplane[None], points=points[None])
-        return rgb[0], density[0, :, 0]
 
     def _run(self, graph: str, **feeds: Array) -> list[Array]:
         session = self._sessions.get(graph)
@@ -90,12 +94,25 @@ class OnnxBackend:
             ) from error
 
 
-def _session(graph: Graph, provider: str, threads: int) -> ort.InferenceSession:
+def open_session(
+    graph: Graph, provider: str, threads: int, settings: Mapping[str, str] | None = None
+) -> ort.InferenceSession:
+    """A session of one graph, on this provider or not at all.
+
+    Args:
+        graph: from a bundle.
+        provider: ONNX Runtime's name of it; settings: its options.
+        threads: of the CPU provider.
+
+    Raises:
+        BackendError: the provider did not take the graph.
+        BundleError: the graph is not what the manifest says.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(graph.data, options, providers=[provider])
+        session = ort.InferenceSession(graph.data, options, providers=[(provider, dict(settings or {}))])
     except Exception as error:  # ONNX Runtime raises a dozen types of its own, none of them public.
         raise BackendError(
             f"ONNX Runtime {ort.__version__} cannot load the graph {graph.name!r} ({error}).",

@@ -10,21 +10,21 @@ from model.training.fitting import fit_triplanes
 from model.training.supervision import ViewTruth
 
 
-def test_one_object_is_learnt_from_its_views_to_29_decibels():
+def test_one_object_is_learnt_from_its_views_to_30_decibels():
     torch.manual_seed(0)
     views = procedural_views(4, 20, 40)
     truth = ViewTruth([views.rgba], [views.cameras])
     renderer = TriplaneRenderer(8, 32, density_bias=-3.0)
-    start = 0.05 * torch.randn(1, 3, 8, 64, 64)
-    stage = StageConfig(steps=1000, batch=1, lr=0.05, points=0, rays=600, samples=48)
+    start = 0.1 * torch.randn(1, 3, 8, 64, 64)
+    stage = StageConfig(steps=2000, batch=1, lr=0.03, points=0, rays=300, samples=48)
     planes = fit_triplanes(start, truth, renderer, stage, 0, smoothness=0.0, train_renderer=True)
     errors = []
     for rgba, camera in zip(views.rgba, views.cameras, strict=True):
         target = rgba[..., :3] / 255 * (rgba[..., 3:] / 255) + 1 - rgba[..., 3:] / 255
         with torch.no_grad():
-            drawn = renderer.render_volume(planes, 48, 40, camera)[0].permute(1, 2, 0).numpy()
+            drawn = renderer.render_volume(planes, 96, 40, camera)[0].permute(1, 2, 0).numpy()
         errors.append(np.square(drawn - target).mean())
-    assert -10 * np.log10(np.mean(errors)) > 29
+    assert -10 * np.log10(np.mean(errors)) > 30
     assert all(parameter.requires_grad for parameter in renderer.parameters())
 
 

@@ -1,0 +1,129 @@
+"""TensorRT engines as a launcher: deserialised once for all threads, an execution context for each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..bundle import ENGINE_GRAPHS, Bundle
+from ..engines import EngineMiss, engine_path, find_engine
+from ..errors import AbsentError, BackendError
+from ..flavours import Flavour, find_flavour, gpu_name
+from .device import Buffer, CudaDevice, Device
+from .gpu import LARGEST_POINTS, DeviceBackend
+
+
+class TensorRTLauncher:
+    """Execution contexts of one thread.
+
+    Args:
+        engines: deserialised, by the names of their graphs.
+        device: whose stream they run in.
+        remedy: said with errors about shapes.
+    """
+
+    def __init__(self, engines: Mapping[str, Any], device: Device, remedy: str) -> None:
+        self._device, self._remedy = device, remedy
+        self._contexts: dict[str, Any] = {}
+        self._limits: dict[tuple[str, str], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        for name, engine in engines.items():
+            context = engine.create_execution_context()
+            if context is None:
+                raise BackendError(f"The engine of {name!r} gives no execution context.", "Is the GPU's memory full?")
+            self._contexts[name] = context
+            for index in range(engine.num_io_tensors):
+                tensor = engine.get_tensor_name(index)
+                if str(engine.get_tensor_mode(tensor)).endswith("INPUT"):
+                    least, _, largest = engine.get_tensor_profile_shape(tensor, 0)
+                    self._limits[name, tensor] = (tuple(least), tuple(largest))
+
+    def launch(self, graph: str, buffers: Mapping[str, Buffer]) -> None:
+        context = self._contexts[graph]
+        for name, buffer in buffers.items():
+            limits = self._limits.get((graph, name))
+            if limits is not None:
+                self._check(graph, name, buffer.shape, *limits)
+                context.set_input_shape(name, buffer.shape)
+            if not context.set_tensor_address(name, buffer.address):
+                raise BackendError(f"The engine of {graph!r} has no tensor {name!r}.", self._remedy)
+        if not context.execute_async_v3(self._device.stream):
+            raise BackendError(f"The engine of {graph!r} did not run.", "TensorRT's own log above says why.")
+
+    def close(self) -> None:
+        self._contexts.clear()
+
+    def _check(
+        self, graph: str, name: str, shape: tuple[int, ...], least: tuple[int, ...], largest: tuple[int, ...]
+    ) -> None:
+        fits = len(shape) == len(least) and all(a <= b <= c for a, b, c in zip(least, shape, largest, strict=True))
+        if not fits:
+            raise BackendError(
+                f"Input {name!r} of {graph!r} has shape {shape}; the engine's profile goes from {least} to {largest}.",
+                self._remedy,
+            )
+
+
+def engine_folder(bundle: Bundle) -> Path:
+    """Where the engines of a bundle lie: beside its graphs, so that both are moved together."""
+    return bundle.path / "engines"
+
+
+def open_tensorrt(bundle: Bundle, precision: str, reason: str) -> DeviceBackend:
+    """The `tensorrt` backend on the first GPU.
+
+    Raises:
+        AbsentError: there are no engines.
+        BackendError: an engine is stale or damaged, in words; or there is no TensorRT, or no GPU.
+    """
+    remedy = f"Run `python export/to_tensorrt.py --bundle {bundle.path} --precision {precision}`."
+    folder = engine_folder(bundle)
+    if not engine_path(folder, precision, ENGINE_GRAPHS[0]).exists():
+        raise AbsentError(f"There are no engines of {precision} in {folder}.", remedy)
+    flavour, gpu = find_flavour("auto"), gpu_name()
+    engines = load_engines(bundle, precision, folder, flavour, gpu, remedy)
+
+    def most(graph: str, tensor: str, axis: int) -> int:
+        return int(engines[graph].get_tensor_profile_shape(tensor, 0)[2][axis])
+
+    return DeviceBackend(
+        "tensorrt",
+        reason,
+        bundle,
+        precision,
+        CudaDevice,
+        lambda device: TensorRTLauncher(engines, device, remedy),
+        largest_batch=min(most("coarse", "image", 0), most("diffusion_step", "noisy", 0)),
+        largest_points=min(LARGEST_POINTS, most("renderer", "points", 1)),
+    )
+
+
+def load_engines(
+    bundle: Bundle, precision: str, folder: Path, flavour: Flavour, gpu: str, remedy: str
+) -> dict[str, Any]:
+    """Deserialises the engines of a variant, after checking that each was built for just this.
+
+    Args:
+        bundle: verified; precision: one of its variants.
+        folder: of the engines.
+        flavour: what is installed; gpu: as `gpu_name` says it.
+        remedy: said with errors.
+
+    Raises:
+        BackendError: an engine is missing, stale, foreign or damaged, in words.
+    """
+    trt = flavour.module
+    runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+    engines = {}
+    for name in ENGINE_GRAPHS:
+        digest = hashlib.sha256(bundle.graph(precision, name).data).hexdigest()
+        try:
+            plan = find_engine(engine_path(folder, precision, name), digest, flavour.name, flavour.version, gpu)
+        except EngineMiss as miss:
+            raise BackendError(f"The engine of {name!r} in {precision} cannot be used: {miss}.", remedy) from None
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise BackendError(f"{flavour.name} {flavour.version} did not take its engine of {name!r}.", remedy)
+        engines[name] = engine
+    return engines

@@ -1,0 +1,248 @@
+"""The device backends without a device: their launchers on host memory, profiles, engines, threads, what is freed."""
+
+import hashlib
+import logging
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+import runtime
+from runtime.backends.cuda import OrtLauncher
+from runtime.backends.device import Buffer
+from runtime.backends.gpu import DeviceBackend
+from runtime.backends.tensorrt import TensorRTLauncher, engine_folder, load_engines, open_tensorrt
+from runtime.bundle import ENGINE_GRAPHS, load_bundle
+from runtime.engines import EngineKey, engine_path, write_engine
+from runtime.errors import AbsentError
+from runtime.scene import Scene
+from tests.runtime.stand_in import StandIn, inputs
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle):
+    return load_bundle(tiny_bundle)
+
+
+class Engine:
+    """An engine as TensorRT has them, of a graph that ONNX Runtime runs on host memory."""
+
+    def __init__(self, graph, most):
+        self.graph, self.most, self.session = graph, most, ort.InferenceSession(graph.data)
+        self.names = [spec.name for spec in (*graph.inputs, *graph.outputs)]
+        self.num_io_tensors = len(self.names)
+        self.get_tensor_name = self.names.__getitem__
+
+    def get_tensor_mode(self, name):
+        return "TensorIOMode.INPUT" if name in {s.name for s in self.graph.inputs} else "TensorIOMode.OUTPUT"
+
+    def get_tensor_profile_shape(self, name, _):
+        shape = next(s.shape for s in self.graph.inputs if s.name == name)
+        return [tuple(k if isinstance(d, str) else d for d in shape) for k in (1, 1, self.most)]
+
+    def create_execution_context(self):
+        return Context(self)
+
+
+class Context:
+    device: StandIn
+
+    def __init__(self, engine):
+        self.engine, self.shapes, self.addresses = engine, {}, {}
+
+    def set_input_shape(self, name, shape):
+        self.shapes[name] = tuple(shape)
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+        return name in self.engine.names
+
+    def execute_async_v3(self, stream):
+        assert stream == StandIn.stream
+        if self.device.fail == "enqueue":
+            return False
+        graph, view = self.engine.graph, self.device.view
+        feeds = {s.name: view(Buffer(self.addresses[s.name], self.shapes[s.name])).copy() for s in graph.inputs}
+
+        def work():
+            now = {s.name: view(Buffer(self.addresses[s.name], self.shapes[s.name])).copy() for s in graph.inputs}
+            assert set(now) == set(feeds)
+            for spec, value in zip(graph.outputs, self.engine.session.run(None, feeds), strict=True):
+                view(Buffer(self.addresses[spec.name], value.shape))[:] = value
+
+        work()
+        return True
+
+
+def made(bundle, kind, largest_batch=2, largest_points=50):
+    """A device backend on stand-ins, and the devices that it opens."""
+    devices = []
+
+    def device():
+        opened = StandIn()
+        # Host code runs where a GPU's would be recorded: the loop has to stay plain.
+        opened.fail = "capture"
+        devices.append(opened)
+        return opened
+
+    def launcher(opened):
+        if kind == "cuda":
+            return OrtLauncher(bundle, "float32", opened, "CPUExecutionProvider", "cpu")
+        engines = {n: Engine(bundle.graph("float32", n), largest_points) for n in ENGINE_GRAPHS}
+        found = TensorRTLauncher(engines, opened, "Build them again.")
+        for context in found._contexts.values():
+            context.device = opened
+        return found
+
+    backend = DeviceBackend(kind, "a test", bundle, "float32", device, launcher, largest_batch, largest_points)
+    return backend, devices
+
+
+@pytest.mark.parametrize("kind", ["cuda", "tensorrt"])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_a_device_backend_gives_what_the_cpu_gives(bundle, tiny_runtime, kind, batch):
+    backend, devices = made(bundle, kind)
+    images, noise, table = inputs(bundle, batch, 3)
+    wanted = tiny_runtime.backend.triplanes(images, noise, table)
+    np.testing.assert_allclose(backend.triplanes(images, noise, table), wanted, atol=1e-4)
+    for found, expected in zip(
+        backend.generate(images, noise, table), tiny_runtime.backend.generate(images, noise, table), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert "capture failed" in backend.fallback
+    backend.close()
+    assert all(device.closed and not device.memory for device in devices)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "tensorrt"])
+def test_fields_are_asked_in_parts_and_planes_uploaded_once(bundle, tiny_runtime, kind):
+    backend, (device,) = made(bundle, kind)
+    rng = np.random.default_rng(0)
+    side = 2 * bundle.resolution
+    triplanes = rng.standard_normal((2, 3, bundle.channels, side, side)).astype(np.float32)
+    points = rng.uniform(-1, 1, (130, 3)).astype(np.float32)
+    for triplane in triplanes:
+        device.log.clear()
+        for found, wanted in zip(
+            backend.field(triplane)(points), tiny_runtime.backend.field(triplane)(points), strict=True
+        ):
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+        uploads = [entry for entry in device.log if entry[0] == "upload"]
+        assert len(uploads) == 1 + 3, "the planes, and three parts of the points"
+    backend.close()
+    assert not device.memory
+
+
+def test_a_scene_on_a_device_is_drawn_as_on_the_cpu(bundle, tiny_runtime, pictures):
+    backend, _ = made(bundle, "cuda", largest_points=1000)
+    scene = tiny_runtime.reconstruct(pictures[0])
+    other = Scene(backend, scene.triplane, 1 << 26, bundle.density_scale, bundle.sensitivity)
+    np.testing.assert_allclose(other.render(image_size=24).rgb, scene.render(image_size=24).rgb, atol=1e-3)
+    backend.close()
+    with pytest.raises(runtime.ClosedError):
+        other.render(image_size=24)
+
+
+def test_threads_share_nothing_and_close_frees_all_of_it(bundle, tiny_runtime):
+    backend, devices = made(bundle, "tensorrt")
+    images, noise, table = inputs(bundle, 1, 2)
+    wanted, results = tiny_runtime.backend.triplanes(images, noise, table), []
+
+    def work():
+        results.extend(backend.triplanes(images, noise, table) for _ in range(3))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(devices) == 4, "one for the opening thread, one for each that asked"
+    assert len(results) == 9
+    for result in results:
+        np.testing.assert_allclose(result, wanted, atol=1e-4)
+    backend.close()
+    assert all(device.closed and not device.memory for device in devices)
+
+
+def test_a_shape_outside_the_profile_names_the_input(bundle):
+    backend, _ = made(bundle, "tensorrt", largest_batch=99)
+    with pytest.raises(runtime.BackendError, match=r"Input 'image' of 'coarse' has shape \(51.*profile goes from"):
+        backend.triplanes(*inputs(bundle, 51, 1))
+
+
+def test_an_engine_that_does_not_run_is_named(bundle):
+    backend, (device,) = made(bundle, "tensorrt")
+    device.fail = "enqueue"
+    with pytest.raises(runtime.BackendError, match="engine of 'coarse' did not run"):
+        backend.triplanes(*inputs(bundle, 1, 1))
+
+
+def test_a_launcher_that_does_not_open_leaves_no_device_behind(bundle):
+    device = StandIn()
+
+    def launcher(_):
+        raise runtime.BackendError("no context", "...")
+
+    with pytest.raises(runtime.BackendError, match="no context"):
+        DeviceBackend("tensorrt", "a test", bundle, "float32", lambda: device, launcher)
+    assert device.closed
+
+
+def test_without_engines_the_command_is_said_and_auto_goes_on_quietly(bundle, tiny_bundle, caplog):
+    with pytest.raises(AbsentError, match="no engines of float32") as caught:
+        open_tensorrt(bundle, "float32", "asked for")
+    assert f"export/to_tensorrt.py --bundle {bundle.path}" in caught.value.remedy
+    with caplog.at_level(logging.WARNING), runtime.load(tiny_bundle) as rt:
+        assert rt.backend.name == "cpu"
+        assert "no engines of float32" in rt.backend.reason
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "did not take its engine"),
+        ({"graph": "0" * 64}, "the graph is another one"),
+        ({"version": "9.9"}, r"built by version 9\.9, 1\.7 is installed"),
+        ({"flavour": "tensorrt"}, "for the flavour tensorrt, not rtx"),
+        ({"device": "sm86, sm120"}, "it is for sm86, sm120, not NVIDIA L4, sm89"),
+        (None, "the file is damaged"),
+    ],
+)
+def test_engines_for_something_else_are_not_deserialised(bundle, tmp_path, change, said):
+    given = []
+
+    class Runtime:
+        def __init__(self, _):
+            pass
+
+        def deserialize_cuda_engine(self, plan):
+            given.append(plan)
+
+    module = SimpleNamespace(Runtime=Runtime, Logger=type("Logger", (), {"WARNING": 2, "__init__": lambda *_: None}))
+    flavour = SimpleNamespace(name="rtx", version="1.7", module=module)
+    for name in ENGINE_GRAPHS:
+        digest = hashlib.sha256(bundle.graph("float32", name).data).hexdigest()
+        key = {
+            "graph": digest,
+            "flavour": "rtx",
+            "version": "1.7",
+            "device": "sm86, sm89",
+            "profile": {},
+            "options": {},
+        }
+        write_engine(engine_path(tmp_path, "float32", name), EngineKey(**(key | (change or {}))), b"plan")
+    if change is None:
+        path = engine_path(tmp_path, "float32", "coarse")
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(runtime.BackendError, match=said) as caught:
+        load_engines(bundle, "float32", tmp_path, flavour, "NVIDIA L4, sm89", "Build them again.")
+    assert "'coarse'" in caught.value.cause
+    assert caught.value.remedy == "Build them again."
+    assert given == ([b"plan"] if change == {} else [])
+
+
+def test_engines_lie_beside_the_graphs(bundle):
+    assert engine_folder(bundle) == bundle.path / "engines"
