@@ -32,15 +32,17 @@ class DensityGrid:
     """What a field is like in each of N^3 cells of the cube [-1, 1]^3; a cell is two texels wide.
 
     Attributes:
-        density: (N^3,) float32 at the middle of each cell, x slowest, z fastest; 0 in solid cells.
+        density: (N^3,) float32 at the middle of each cell, x slowest, z fastest.
         rgb: (N^3, 3) float32, colour there.
-        solid: (N^3,) bool, True where the field has to be asked.
+        solid: (N^3,) bool, True where a picture has to ask the field.
+        unsure: (N^3,) bool, True where the surface may pass through a cell whose middle does not tell.
         resolution: N.
     """
 
     density: Array
     rgb: Array
     solid: NDArray[np.bool_]
+    unsure: NDArray[np.bool_]
     resolution: int
 
     @classmethod
@@ -59,12 +61,14 @@ class DensityGrid:
         resolution = triplane.shape[-1] // 2
         rgb, density = _look(field, np.arange((resolution // 2) ** 3), resolution // 2, tasks)
         # Twice as coarse a look finds most of what is empty, at an eighth of the cost.
-        faint = _near(density, triplane, density_scale, sensitivity) <= to_logit(_FAINT, density_scale)
+        logit, rise = to_logit(density, density_scale), _rise(triplane, resolution // 2, sensitivity)
+        faint = _largest_near(logit + rise) <= to_logit(_FAINT, density_scale)
         rgb, density, faint = (_split(values, resolution // 2) for values in (rgb, density, faint))
         cells = np.flatnonzero(~faint)
         rgb[cells], density[cells] = _look(field, cells, resolution, tasks)
-        solid = _near(density, triplane, density_scale, sensitivity) > to_logit(_HAZE, density_scale)
-        return cls(np.where(solid, 0, density), rgb, solid, resolution)
+        logit, rise = to_logit(density, density_scale), _rise(triplane, resolution, sensitivity)
+        solid = _largest_near(logit + rise) > to_logit(_HAZE, density_scale)
+        return cls(density, rgb, solid, np.abs(logit) <= rise, resolution)
 
     def cells(self, points: Array) -> NDArray[np.int32]:
         """Index of the cell that each of the points (..., 3) is in."""
@@ -95,16 +99,14 @@ def _look(field: Field, cells: NDArray[np.integer], resolution: int, tasks: Task
     return rgb, density
 
 
-def _near(density: Array, triplane: Array, density_scale: float, sensitivity: Sequence[float]) -> Array:
-    """(N^3,) how high the logit may be in each cell and those beside it, of the density (N^3,) in their middles."""
-    resolution = round(len(density) ** (1 / 3))
-    highest = to_logit(density, density_scale).reshape((resolution,) * 3)
+def _rise(triplane: Array, resolution: int, sensitivity: Sequence[float]) -> Array:
+    """(N^3,) how far the logit anywhere in a cell may be from that in its middle, by what the planes have beside it."""
+    rise = np.zeros((resolution,) * 3, np.float32)
     for plane, (column, row, sign) in enumerate(PLANE_AXES):
-        rise = np.float32(_ALIGNED * sensitivity[plane]) * _unseen(triplane[plane], resolution)[::sign]
+        change = np.float32(_ALIGNED * sensitivity[plane]) * _unseen(triplane[plane], resolution)[::sign]
         # The plane's (row, column) to (x, y, z), with the axis that it lacks of length 1.
-        rise = rise if row < column else rise.T
-        highest = highest + np.expand_dims(rise, 3 - row - column)
-    return _largest_near(highest, (0, 1, 2)).reshape(-1)
+        rise += np.expand_dims(change if row < column else change.T, 3 - row - column)
+    return rise.reshape(-1)
 
 
 def _split(values: NDArray[Any], resolution: int) -> NDArray[Any]:
@@ -130,7 +132,7 @@ def _unseen(plane: Array, cells: int) -> Array:
     central = slice(width // 2 - 1, width // 2 + 1)
     middles = blocks[:, :, central, :, central].mean((2, 4))
     error = np.linalg.norm(plane - _stretched(_stretched(middles, 1, width), 2, width), axis=0)
-    return _largest_near(error.reshape(cells, width, cells, width).max((1, 3)), (0, 1))
+    return _dilated(error.reshape(cells, width, cells, width).max((1, 3)))
 
 
 def _stretched(values: Array, axis: int, factor: int) -> Array:
@@ -142,9 +144,15 @@ def _stretched(values: Array, axis: int, factor: int) -> Array:
     return np.moveaxis(np.stack(parts, axis=1).reshape(-1, *moved.shape[1:]), 0, axis)
 
 
-def _largest_near(values: Array, axes: Sequence[int]) -> Array:
-    """The largest of each cell and its neighbours along the axes, diagonal ones included."""
-    for axis in axes:
+def _largest_near(values: Array) -> Array:
+    """The largest of each of N^3 cells (N^3,) and its neighbours, diagonal ones included."""
+    resolution = round(len(values) ** (1 / 3))
+    return _dilated(values.reshape((resolution,) * 3)).reshape(-1)
+
+
+def _dilated(values: Array) -> Array:
+    """The largest of each value and its neighbours along every axis, diagonal ones included."""
+    for axis in range(values.ndim):
         wide = np.pad(values, [(1, 1) if a == axis else (0, 0) for a in range(values.ndim)], mode="edge")
         moved = np.moveaxis(wide, axis, 0)
         values = np.moveaxis(np.maximum(np.maximum(moved[:-2], moved[2:]), moved[1:-1]), 0, axis)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError, install_hint
-from .grid import Field, to_logit
+from .grid import DensityGrid, Field, to_logit
 from .tasks import Tasks
 
 Array = NDArray[np.float32]
@@ -63,11 +63,12 @@ class Mesh:
             partial.unlink(missing_ok=True)
 
 
-def extract_mesh(field: Field, resolution: int, density_scale: float, tasks: Tasks) -> Mesh:
+def extract_mesh(field: Field, grid: DensityGrid, resolution: int, density_scale: float, tasks: Tasks) -> Mesh:
     """Marching cubes (Lewiner et al. 2003, as scikit-image has it) on the density's logit at 0.
 
     Args:
         field: points (N, 3) to colour (N, 3) and density (N,) = density_scale * softplus(logit).
+        grid: a coarse look at the field.
         resolution: samples along each axis of the cube, at least 8.
         density_scale: from the bundle.
         tasks: where the field is asked.
@@ -79,21 +80,12 @@ def extract_mesh(field: Field, resolution: int, density_scale: float, tasks: Tas
         from skimage.measure import marching_cubes
     except ImportError:
         raise OptionError("Cutting a mesh needs scikit-image, which is not installed.", install_hint("mesh")) from None
-    axis = np.linspace(-1, 1, resolution, dtype=np.float32)
-    logits = np.empty((resolution,) * 3, np.float32)
-    flat = logits.reshape(-1)
-
-    def look(part: slice) -> None:
-        index = np.unravel_index(np.arange(part.start, part.stop), logits.shape)
-        flat[part] = to_logit(field(np.stack([axis[i] for i in index], axis=-1))[1], density_scale)
-
-    tasks.run(look, flat.size)
     # A layer of outside around the cube closes what would be cut off at its faces.
-    padded = np.pad(logits, 1, constant_values=_OUTSIDE)
-    if padded.max() <= 0:
+    logits = _lattice(field, grid, resolution, density_scale, tasks)
+    if logits.max() <= 0:
         raise OptionError("The object has no surface: its density is nowhere that of a solid.", "Try another picture.")
     spacing = 2 / (resolution - 1)
-    found, faces, _, _ = marching_cubes(padded, 0.0, spacing=(spacing,) * 3, gradient_direction="ascent")
+    found, faces, _, _ = marching_cubes(logits, 0.0, spacing=(spacing,) * 3, gradient_direction="ascent")
     vertices = np.clip(found - spacing - 1, -1, 1).astype(np.float32)
     colors = np.empty_like(vertices)
 
@@ -102,6 +94,51 @@ def extract_mesh(field: Field, resolution: int, density_scale: float, tasks: Tas
 
     tasks.run(paint, len(vertices))
     return Mesh(vertices, faces.astype(np.int64), colors)
+
+
+def _lattice(field: Field, grid: DensityGrid, resolution: int, density_scale: float, tasks: Tasks) -> Array:
+    """The logit on a lattice of resolution^3 points over the cube, in a layer of outside.
+
+    The field is asked at the corners of every lattice cube that the surface passes through, and where the grid is
+    unsure; elsewhere the value is that of the grid, whose sign is all that counts. What is found may show that the
+    surface goes on into a cube beside it: that is asked next, until nothing new turns up.
+    """
+    axis = np.linspace(-1, 1, resolution, dtype=np.float32)
+    nearest = np.clip((axis + 1) * np.float32(grid.resolution / 2), 0, grid.resolution - 1).astype(np.int32)
+    near = np.ix_(nearest, nearest, nearest)
+    logits = np.full((resolution + 2,) * 3, _OUTSIDE, np.float32)
+    asked = np.ones(logits.shape, bool)
+    inner = (slice(1, -1),) * 3
+    logits[inner] = to_logit(grid.density, density_scale).reshape((grid.resolution,) * 3)[near]
+    asked[inner] = False
+    wanted = np.zeros(logits.shape, bool)
+    wanted[inner] = grid.unsure.reshape((grid.resolution,) * 3)[near]
+    while True:
+        fresh = np.flatnonzero((wanted | _corners_of_crossed(logits > 0)) & ~asked)
+        if not fresh.size:
+            return logits
+        flat = logits.reshape(-1)
+
+        def look(part: slice, fresh: NDArray[np.integer] = fresh, flat: Array = flat) -> None:
+            points = np.stack([axis[i - 1] for i in np.unravel_index(fresh[part], logits.shape)], axis=-1)
+            flat[fresh[part]] = to_logit(field(points)[1], density_scale)
+
+        tasks.run(look, len(fresh))
+        asked.reshape(-1)[fresh] = True
+
+
+def _corners_of_crossed(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which points of a lattice belong to a cube with corners on both sides."""
+    some, every = inside, inside
+    for axis in range(3):
+        some, every = (np.moveaxis(a, axis, 0) for a in (some, every))
+        some, every = (np.moveaxis(a, 0, axis) for a in (some[1:] | some[:-1], every[1:] & every[:-1]))
+    crossed = some & ~every
+    for axis in range(3):
+        wide = np.pad(crossed, [(1, 1) if a == axis else (0, 0) for a in range(3)])
+        moved = np.moveaxis(wide, axis, 0)
+        crossed = np.moveaxis(moved[1:] | moved[:-1], 0, axis)
+    return crossed
 
 
 def _linear(srgb: Array) -> Array:

@@ -138,12 +138,7 @@ class Scene:
         if checked_count("resolution", resolution, 512) < 8:
             raise OptionError(f"resolution must be at least 8, not {resolution}.", "The default is 128.")
         with stage("mesh"):
-            return extract_mesh(
-                self._field,
-                resolution,
-                self._density_scale,
-                self._tasks,
-            )
+            return extract_mesh(self._field, self._prepared(), resolution, self._density_scale, self._tasks)
 
     def _prepared(self) -> DensityGrid:
         """What all views share, made at the first."""

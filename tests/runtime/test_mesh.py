@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 import trimesh
+from skimage.measure import marching_cubes
 
 import runtime
+from runtime.grid import DensityGrid, to_logit
 from runtime.mesh import extract_mesh
 from runtime.tasks import Tasks
 
@@ -26,9 +28,17 @@ def ellipsoid(points):
     return colour.astype(np.float32), density_of(logit)
 
 
+PLANES = np.zeros((3, 1, 64, 64), np.float32)
+
+
+def cut(field, resolution):
+    tasks = Tasks(1 << 14)
+    return extract_mesh(field, DensityGrid.of(field, PLANES, SCALE, (0, 0, 0), tasks), resolution, SCALE, tasks)
+
+
 @pytest.fixture(scope="module")
 def mesh():
-    return extract_mesh(ellipsoid, 64, SCALE, Tasks(1 << 14))
+    return cut(ellipsoid, 64)
 
 
 @pytest.mark.parametrize("ending", ["glb", "ply", "obj"])
@@ -66,9 +76,7 @@ def test_the_surface_is_interpolated_between_samples(mesh):
 
 
 def test_an_object_that_reaches_the_cube_is_closed_at_its_faces():
-    slab = extract_mesh(
-        lambda p: (np.full(p.shape, 0.5, np.float32), density_of(4 - 10 * np.abs(p[:, 1]))), 32, SCALE, Tasks(1 << 14)
-    )
+    slab = cut(lambda p: (np.full(p.shape, 0.5, np.float32), density_of(4 - 10 * np.abs(p[:, 1]))), 32)
     read = trimesh.Trimesh(slab.vertices, slab.faces)
     assert read.volume == pytest.approx(2 * 2 * 0.8, rel=0.02)
     np.testing.assert_allclose(np.abs(read.bounds[:, [0, 2]]), 1)
@@ -76,7 +84,7 @@ def test_an_object_that_reaches_the_cube_is_closed_at_its_faces():
 
 def test_an_empty_object_and_bad_arguments_are_refused(tiny_runtime, pictures, mesh, tmp_path):
     with pytest.raises(runtime.OptionError, match="no surface"):
-        extract_mesh(lambda p: (np.zeros(p.shape, np.float32), np.zeros(len(p), np.float32)), 16, SCALE, Tasks(1 << 14))
+        cut(lambda p: (np.zeros(p.shape, np.float32), np.zeros(len(p), np.float32)), 16)
     scene = tiny_runtime.reconstruct(pictures[0])
     for resolution in (0, 7, 513, 2.5):
         with pytest.raises(runtime.OptionError, match="resolution"):
@@ -97,7 +105,64 @@ def test_a_scene_is_cut_in_its_own_field(mesh):
         def query(self, points):
             return ellipsoid(points)
 
-    cut = runtime.Scene(Backend(), np.zeros((3, 1, 2, 2), np.float32), 1 << 24, SCALE).mesh(64)
-    np.testing.assert_array_equal(cut.vertices, mesh.vertices)
-    np.testing.assert_array_equal(cut.faces, mesh.faces)
-    np.testing.assert_array_equal(cut.colors, mesh.colors)
+    found = runtime.Scene(Backend(), PLANES, 1 << 24, SCALE).mesh(64)
+    np.testing.assert_array_equal(found.vertices, mesh.vertices)
+    np.testing.assert_array_equal(found.faces, mesh.faces)
+    np.testing.assert_array_equal(found.colors, mesh.colors)
+
+
+def dense(field, resolution):
+    """The surface by asking everywhere."""
+    axis = np.linspace(-1, 1, resolution, dtype=np.float32)
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    logits = np.pad(to_logit(field(points)[1], SCALE).reshape((resolution,) * 3), 1, constant_values=-15.0)
+    spacing = 2 / (resolution - 1)
+    vertices, faces, _, _ = marching_cubes(logits, 0.0, spacing=(spacing,) * 3, gradient_direction="ascent")
+    return np.clip(vertices - spacing - 1, -1, 1), faces
+
+
+def thin_ring(points):
+    """A ring thinner than a cell of the grid: the middles of the cells miss part of it."""
+    around = np.hypot(np.hypot(points[:, 0], points[:, 2]) - 0.6, points[:, 1] - 0.01)
+    return np.full(points.shape, 0.5, np.float32), density_of(60 * (0.03 - around))
+
+
+@pytest.mark.parametrize("field", [ellipsoid, thin_ring], ids=["ellipsoid", "thin ring"])
+@pytest.mark.parametrize("resolution", [24, 57, 96])
+def test_the_surface_is_that_of_asking_everywhere_at_a_fraction_of_the_points(field, resolution):
+    asked = []
+
+    def counted(points):
+        asked.append(len(points))
+        return field(points)
+
+    tasks = Tasks(1 << 14)
+    grid = DensityGrid.of(counted, PLANES, SCALE, (0, 0, 0), tasks)
+    looked = sum(asked)
+    found = extract_mesh(counted, grid, resolution, SCALE, tasks)
+    vertices, faces = dense(field, resolution)
+    np.testing.assert_allclose(found.vertices, vertices, atol=1e-6)
+    np.testing.assert_array_equal(found.faces, faces)
+    assert sum(asked) - looked < resolution**3 / 4
+
+
+def test_a_surface_through_a_trained_like_triplane_is_that_of_asking_everywhere(tiny_runtime):
+    """Planes of noise: the surface is everywhere, as torn as it can be."""
+    rng = np.random.default_rng(0)
+    side = 2 * tiny_runtime.bundle.resolution
+    scene = tiny_runtime.scene(rng.standard_normal((3, tiny_runtime.bundle.channels, side, side)).astype(np.float32))
+    field = tiny_runtime.backend.field(scene.triplane)
+    # The level at which this decoder has inside and outside.
+    middle = to_logit(np.median(field(rng.uniform(-1, 1, (4000, 3)).astype(np.float32))[1]), SCALE)
+
+    def shifted(points):
+        colour, density = field(points)
+        return colour, density_of(to_logit(density, SCALE) - middle)
+
+    tasks = Tasks(1 << 14)
+    sensitivity = tiny_runtime.bundle.sensitivity
+    grid = DensityGrid.of(shifted, scene.triplane, SCALE, sensitivity, tasks)
+    found = extract_mesh(shifted, grid, 48, SCALE, tasks)
+    vertices, _ = dense(shifted, 48)
+    assert len(found.vertices) == len(vertices)
+    np.testing.assert_allclose(found.vertices, vertices, atol=1 / 47)
