@@ -128,7 +128,7 @@ def thin_ring(points):
 
 
 @pytest.mark.parametrize("field", [ellipsoid, thin_ring], ids=["ellipsoid", "thin ring"])
-@pytest.mark.parametrize("resolution", [24, 57, 96])
+@pytest.mark.parametrize("resolution", [40, 57, 96])
 def test_the_surface_is_that_of_asking_everywhere_at_a_fraction_of_the_points(field, resolution):
     asked = []
 
