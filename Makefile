@@ -57,5 +57,5 @@ $(VENV)/.light: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.full: $(VENV)/.light
 	@echo "Adding PyTorch and the development tools to $(VENV) ..."
-	$(PIP) --editable '.[cpu,mesh,export,tensorrt-rtx,dev]'
+	$(PIP) --editable '.[cpu,openvino,mesh,export,tensorrt-rtx,dev]'
 	@touch $@

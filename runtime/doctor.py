@@ -33,6 +33,9 @@ def examine() -> Iterator[Finding]:
     """Looks at Python, ONNX Runtime, CUDA, TensorRT and the default bundle."""
     yield Finding("python", True, f"{platform.python_version()} on {platform.platform()}, {default_threads()} cores")
     yield from _onnxruntime()
+    openvino = _version("openvino")
+    absent = f"absent, the CPU's int8 instructions go unused; {install_hint('openvino')}"
+    yield Finding("openvino", True if openvino else None, f"{openvino}: backend='openvino'" if openvino else absent)
     driver = shutil.which("nvidia-smi")
     yield Finding("nvidia driver", True if driver else None, driver or "no nvidia-smi on the path: no GPU will be used")
     for name in ("tensorrt", "rtx"):

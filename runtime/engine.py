@@ -34,7 +34,7 @@ class Runtime:
 
     Args:
         bundle: its folder; None for the one that ships with the package.
-        backend: "auto", "tensorrt", "cuda" or "cpu".
+        backend: "auto" (tensorrt, cuda or cpu), "tensorrt", "cuda", "openvino" or "cpu".
         precision: a variant of the bundle; None for its first.
         threads: computing threads on a CPU; None for one per core.
         memory_limit: bytes that drawing a view may take beside the loaded model and the picture itself; None for

@@ -56,5 +56,5 @@ class UntrainedWarning(UserWarning):
 
 
 def install_hint(extra: str) -> str:
-    """How to add one of the package's extras: cpu, gpu, mesh or tensorrt-rtx."""
+    """How to add one of the package's extras: cpu, gpu, openvino, mesh or tensorrt-rtx."""
     return f"Run `pip install '.[{extra}]'` in the checkout, or name the wheel: `pip install 'WHEEL[{extra}]'`."

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError, install_hint
-from .grid import DensityGrid, Field, to_logit
+from .grid import DensityGrid, Field, on_lattice, to_logit
 from .tasks import Tasks
 
 Array = NDArray[np.float32]
@@ -113,15 +113,15 @@ def _lattice(field: Field, grid: DensityGrid, resolution: int, density_scale: fl
     asked[inner] = False
     wanted = np.zeros(logits.shape, bool)
     wanted[inner] = grid.unsure.reshape((grid.resolution,) * 3)[near]
+    ask, flat = on_lattice(field, axis), logits.reshape(-1)
     while True:
         fresh = np.flatnonzero((wanted | _corners_of_crossed(logits > 0)) & ~asked)
         if not fresh.size:
             return logits
-        flat = logits.reshape(-1)
 
-        def look(part: slice, fresh: NDArray[np.integer] = fresh, flat: Array = flat) -> None:
-            points = np.stack([axis[i - 1] for i in np.unravel_index(fresh[part], logits.shape)], axis=-1)
-            flat[fresh[part]] = to_logit(field(points)[1], density_scale)
+        def look(part: slice, fresh: NDArray[np.integer] = fresh) -> None:
+            index = [i - 1 for i in np.unravel_index(fresh[part], logits.shape)]
+            flat[fresh[part]] = to_logit(ask(index)[1], density_scale)
 
         tasks.run(look, len(fresh))
         asked.reshape(-1)[fresh] = True

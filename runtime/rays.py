@@ -126,16 +126,20 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
     for start in range(0, num_samples, SAMPLES_AT_ONCE):
         some = rays.take(live)
         points, distances = midpoints(some, num_samples, range(start, min(start + SAMPLES_AT_ONCE, num_samples)))
-        shape, points = distances.shape, points.reshape(-1, 3)
         cells = grid.cells(points)
+        # Most rays pass through nothing most of the time: only the others are worth more than this look.
+        rows = np.flatnonzero(~grid.empty[cells].all(axis=1))
+        if not rows.size:
+            continue
+        here, cells, points = live[rows], cells[rows], points[rows]
         rgb, density = grid.rgb[cells], grid.density[cells]
-        solid = np.flatnonzero(grid.solid[cells])
-        if solid.size:
+        solid = grid.solid[cells]
+        if solid.any():
             rgb[solid], density[solid] = field(points[solid])
-        part = composite(rgb.reshape(*shape, 3), density.reshape(shape), distances, step[live], some.cosine)
-        colour[live] += passing[live, None] * part[0]
-        along[live] += passing[live] * part[1] * part[2]
-        passing[live] *= 1 - part[1]
+        part = composite(rgb, density, distances[rows], step[here], some.cosine[rows])
+        colour[here] += passing[here, None] * part[0]
+        along[here] += passing[here] * part[1] * part[2]
+        passing[here] *= 1 - part[1]
         live = live[passing[live] > _OPAQUE]
         if not live.size:
             break

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-# Few enough that what is computed of them stays in a core's cache, many enough to hide a task's overhead.
-_POINTS_AT_ONCE = 16_384
+# Samples along rays, few of which are asked: enough of them to hide a task's overhead.
+_POINTS_AT_ONCE = 32_768
 _POINTS_ALONE = 1 << 18
 
 

@@ -15,7 +15,7 @@ from .base import Backend
 
 _logger = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "tensorrt", "cuda", "cpu")
+BACKENDS = ("auto", "tensorrt", "cuda", "openvino", "cpu")
 
 
 def default_threads() -> int:
@@ -46,6 +46,7 @@ def open_backend(name: str, bundle: Bundle, precision: str, threads: int | None)
     openers: dict[str, Callable[[str], Backend]] = {
         "tensorrt": lambda reason: _open_tensorrt(bundle, precision, reason),
         "cuda": lambda reason: _open_cuda(bundle, precision, reason),
+        "openvino": lambda reason: _open_openvino(bundle, precision, reason, int(threads)),
         "cpu": lambda reason: _open_cpu(bundle, precision, reason, int(threads)),
     }
     if name != "auto":
@@ -75,8 +76,14 @@ def _open_cuda(bundle: Bundle, precision: str, reason: str) -> Backend:
 
 def _open_cpu(bundle: Bundle, precision: str, reason: str, threads: int) -> Backend:
     with _onnxruntime():
-        from .onnx import OnnxBackend
-    return OnnxBackend(bundle, precision, reason, threads)
+        from .cpu import CpuBackend, onnx_network
+    return CpuBackend("cpu", reason, bundle, precision, threads, onnx_network)
+
+
+def _open_openvino(bundle: Bundle, precision: str, reason: str, threads: int) -> Backend:
+    with _onnxruntime():
+        from .openvino import open_openvino
+    return open_openvino(bundle, precision, reason, threads)
 
 
 @contextmanager

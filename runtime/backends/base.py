@@ -17,7 +17,7 @@ class Backend(Protocol):
     """Runs a bundle's graphs somewhere. Safe to be called from several threads at once.
 
     Attributes:
-        name: "cpu", "cuda" or "tensorrt".
+        name: "cpu", "openvino", "cuda" or "tensorrt".
         reason: in words, why this one was taken.
         workers: threads on which fields may be asked side by side; None where one after another is best.
         threads: how many of them.

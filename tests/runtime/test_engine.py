@@ -168,7 +168,7 @@ def test_an_empty_list_is_refused(tiny_runtime):
 @pytest.mark.parametrize(
     ("options", "error", "reason"),
     [
-        ({"backend": "quantum"}, runtime.BackendError, "auto, tensorrt, cuda, cpu"),
+        ({"backend": "quantum"}, runtime.BackendError, "auto, tensorrt, cuda, openvino, cpu"),
         ({"precision": "int3"}, runtime.OptionError, "it has float32"),
         ({"threads": 0}, runtime.OptionError, "threads"),
         ({"memory_limit": 5}, runtime.OptionError, "16 MiB"),

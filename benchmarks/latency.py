@@ -1,0 +1,324 @@
+"""How fast the runtime is, beside what a user would run instead: `python benchmarks/latency.py`, or `make bench`.
+
+One run, same weights, picture, settings and machine; every row once a round, in alternating order, after a warm-up.
+
+    end_to_end  a picture on disk to the drawn view, shipped bundle, default settings; with its stages
+    step        one denoising step of the medium preset (random weights: they do not change the time)
+    view_128, view_256  the shipped object from one camera, 64 and 128 samples a ray; "new scene" pays for its grid
+    mesh        a mesh of 128^3 of a scene that nothing has been drawn of
+    cold_start  a process from its start to the first picture on disk
+
+`ratios` are medians of PyTorch eager float32 over medians of our row, that of default settings; for `step` that of
+OpenVINO in int8, whose parity the export holds. `goals` says which of the project's goals this run meets.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+if __package__ in (None, ""):  # run as a script: the packages lie beside this folder
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+import runtime
+from benchmarks.peers import Graphs, Ours, PyTorch, onnxruntime_engine, openvino_engine
+from benchmarks.processes import first_picture_ours, first_picture_pytorch, measured
+from benchmarks.sampling import by_turns, ceilings, machine, summary
+from export.graphs import graph_definitions
+from export.parity import psnr
+from export.to_onnx import export_bundle
+from model import WaveletTriplaneDiffusion
+from model.config import PRESETS
+from runtime.bundle import load_bundle
+from runtime.timing import record_times
+
+EAGER, COMPILED = "PyTorch eager float32", "torch.compile float32"
+OURS, OURS_FAST = "ours, default", "ours, openvino int8"
+GOALS = {"step": 3.3, "view_256": 20.0, "view_128": 10.0, "end_to_end": 4.5, "cold_start": 5.0, "mesh": 10.0}
+CASES = tuple(GOALS)
+_CHECKPOINT = Path("model/checkpoints/small.safetensors")
+_console = Console(stderr=True)
+Calls = dict[str, Callable[[], object]]
+
+
+class Bench:
+    """The rows, built once, and the calls of each case."""
+
+    def __init__(self, checkpoint: Path, bundle: Path, medium: Path, image: Path, compiled: bool) -> None:
+        self.image, self.checkpoint, self.compiled = image, checkpoint, compiled
+        self.bundle, self.medium = load_bundle(bundle), load_bundle(medium)
+        self.steps = self.bundle.default_steps
+        model = WaveletTriplaneDiffusion.load(checkpoint)
+        self.rows: dict[str, Any] = {
+            EAGER: PyTorch(model, self.bundle, bfloat16=False, compiled=False),
+            "PyTorch eager bfloat16": PyTorch(model, self.bundle, bfloat16=True, compiled=False),
+            "ONNX Runtime float32": Graphs(self.bundle, "float32", onnxruntime_engine),
+            "OpenVINO, its best": Graphs(self.bundle, "float32", openvino_engine),
+            OURS: Ours(bundle, "auto", "float32"),
+        }
+        if compiled:
+            self.rows[COMPILED] = PyTorch(model, self.bundle, bfloat16=False, compiled=True)
+            self.rows["torch.compile bfloat16"] = PyTorch(model, self.bundle, bfloat16=True, compiled=True)
+        if torch.cuda.is_available():
+            self.rows |= {
+                "PyTorch eager, CUDA": PyTorch(model, self.bundle, bfloat16=True, compiled=False, device="cuda"),
+                "torch.compile, CUDA": PyTorch(model, self.bundle, bfloat16=True, compiled=True, device="cuda"),
+            }
+        for backend in ("cpu", "openvino", "cuda", "tensorrt"):
+            for precision in self.bundle.precisions:
+                name = f"ours, {backend} {precision}"
+                try:
+                    self.rows[name] = Ours(bundle, backend, precision)
+                except runtime.BackendError as error:
+                    _console.print(f"left out: {name}: {error.cause}", soft_wrap=True)
+        self._triplanes = {name: row.triplane(image, self.steps) for name, row in self.rows.items()}
+
+    def calls(self, case: str) -> Calls:
+        """What is timed in a case, by row."""
+        if case == "step":
+            return self._step_calls()
+        if case == "cold_start":
+            framing = self.bundle.framing
+            return {
+                EAGER: lambda: first_picture_pytorch(self.image, self.checkpoint, self.steps, framing),
+                OURS: lambda: first_picture_ours(self.image),
+            }
+        return {name: self._call(case, name) for name in self.rows} | self._fresh(case)
+
+    def likeness(self) -> dict[str, float]:
+        """PSNR in dB of our default view against PyTorch's dense one, by case."""
+        sizes = {"view_128": (128, 64), "view_256": (256, 128)}
+        return {
+            case: psnr(*(self.rows[name].view(self._triplanes[name], *at) for name in (OURS, EAGER)), peak=1.0)
+            for case, at in sizes.items()
+        }
+
+    def _call(self, case: str, name: str) -> Callable[[], object]:
+        row, made = self.rows[name], self._triplanes[name]
+        return {
+            "end_to_end": lambda: row.view(row.triplane(self.image, self.steps), 128, 64),
+            "view_128": lambda: row.view(made, 128, 64),
+            "view_256": lambda: row.view(made, 256, 128),
+            "mesh": lambda: row.mesh(made, 128),
+        }[case]
+
+    def _fresh(self, case: str) -> Calls:
+        size, samples = {"view_128": (128, 64), "view_256": (256, 128)}.get(case, (0, 0))
+        row, made = self.rows[OURS], self._triplanes[OURS]
+        return {f"{OURS}, new scene": lambda: row.fresh_view(made, size, samples)} if size else {}
+
+    def _step_calls(self) -> Calls:
+        """The networks alone: what no step changes has been computed on every side."""
+        torch.manual_seed(0)
+        model = WaveletTriplaneDiffusion.from_config(PRESETS["medium"]).eval()
+        definition = graph_definitions(model)[1]
+        example = definition.example({"batch": 1})
+        feeds = {spec.name: tensor.numpy() for spec, tensor in zip(definition.inputs, example, strict=True)}
+        calls: Calls = {}
+        torches = {EAGER: (False, False), "PyTorch eager bfloat16": (True, False)}
+        if self.compiled:
+            torches |= {COMPILED: (False, True), "torch.compile bfloat16": (True, True)}
+        for name, (bfloat16, compiled) in torches.items():
+            row = PyTorch(model, self.medium, bfloat16, compiled)
+            calls[name] = lambda row=row: row.step(*example)  # type: ignore[misc]
+        for name, engine in (("ONNX Runtime", onnxruntime_engine), ("OpenVINO, its best", openvino_engine)):
+            for precision in ("float32", "int8"):
+                run = engine(self.medium.graph(precision, "diffusion_step").data)
+                calls[f"{name}, {precision} graph"] = lambda run=run: run(feeds)  # type: ignore[misc]
+        for backend in ("cpu", "openvino"):
+            for precision in self.medium.precisions:
+                rt = runtime.load(self.medium.path, backend=backend, precision=precision)
+                network = rt.backend._networks["diffusion_step"]  # type: ignore[attr-defined]
+                calls[f"ours, {backend} {precision}"] = lambda network=network: network(feeds)  # type: ignore[misc]
+        return calls
+
+    def operations(self) -> dict[str, float]:
+        """Multiplications and additions in GFLOP of a medium step and of a small coarse stage, counted by PyTorch."""
+        found = {}
+        for preset, index, name in (("medium", 1, "step"), ("small", 0, "coarse")):
+            definition = graph_definitions(WaveletTriplaneDiffusion.from_config(PRESETS[preset]).eval())[index]
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                definition.module(*definition.example({"batch": 1}))
+            found[name] = counter.get_total_flops() / 1e9
+        return found
+
+
+def run(bench: Bench, cases: list[str], rows: str, rounds: int, slow_rounds: int) -> dict[str, Any]:
+    """Measures; returns what the JSON file holds."""
+    report: dict[str, Any] = {"machine": machine(), "rows": [], "ratios": {}, "memory": {}}
+    with _console.status("timing") as status:
+        for case in cases:
+            calls = {name: call for name, call in bench.calls(case).items() if name == EAGER or re.search(rows, name)}
+            many = slow_rounds if case in ("view_256", "mesh", "cold_start") else rounds
+            warmup = 3 if case == "step" else 1
+            stages: dict[str, dict[str, list[float]]] = {}
+            if case == "end_to_end":
+                calls = {name: _staged(call, stages.setdefault(name, {})) for name, call in calls.items()}
+            seconds = by_turns(calls, many, warmup, lambda said, case=case: status.update(f"{case}: {said}"))  # type: ignore[misc]
+            for name, samples in seconds.items():
+                kept = {stage: summary(each[-many:]) for stage, each in stages.get(name, {}).items()}
+                report["rows"].append({"case": case, "row": name, **summary(samples), "stages": kept})
+        report["ratios"] = ratios(report["rows"])
+        if "view_256" in cases or "view_128" in cases:
+            report["psnr_to_eager_db"] = bench.likeness()
+        status.update("memory and ceilings")
+        for name, limit in (("default", None), ("half", 64 << 20)):
+            found = measured(bench.image, size=256, samples=128, limit=limit)
+            report["memory"][name] = {"limit": limit, **found}
+        report["ceilings"], report["gflop"] = ceilings(), bench.operations()
+    report["goals"] = {case: {"goal": GOALS[case], "met": r >= GOALS[case]} for case, r in report["ratios"].items()}
+    return report
+
+
+def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Medians of PyTorch eager float32 over ours, by case."""
+    found = {(row["case"], row["row"]): row["p50_ms"] for row in rows}
+    mine = {case: OURS_FAST if case == "step" else OURS for case in CASES}
+    return {c: found[c, EAGER] / found[c, mine[c]] for c in CASES if (c, EAGER) in found and (c, mine[c]) in found}
+
+
+def regressions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Our rows that are slower than in an older run by more than both runs' spread and a tenth, relative to eager."""
+    said = []
+    before = {(row["case"], row["row"]): row for row in old["rows"]}
+    now = {(row["case"], row["row"]): row for row in new["rows"]}
+    for (case, name), row in now.items():
+        earlier, eager = before.get((case, name)), (before.get((case, EAGER)), now.get((case, EAGER)))
+        if not name.startswith("ours") or earlier is None or None in eager:
+            continue
+        # Relative to PyTorch in the same run, so that a slower machine is no regression.
+        then, today = earlier["p50_ms"] / eager[0]["p50_ms"], row["p50_ms"] / eager[1]["p50_ms"]  # type: ignore[index]
+        noise = 0.1 + max(_spread(each) for each in (earlier, row, *eager))  # type: ignore[arg-type]
+        if today > then * (1 + noise):
+            said.append(f"{case}, {name}: {today / then:.2f} times as slow as before; noise is {100 * noise:.0f} %")
+    return said
+
+
+def show(report: Mapping[str, Any], console: Console) -> None:
+    """Prints a table for each case, and the ratios beside their goals."""
+    for case in dict.fromkeys(row["case"] for row in report["rows"]):
+        rows = sorted((row for row in report["rows"] if row["case"] == case), key=lambda row: row["p50_ms"])
+        table = Table("row", "p50 (ms)", "p90", "p99", "n", "eager / row", title=case, title_justify="left")
+        eager = next((row["p50_ms"] for row in rows if row["row"] == EAGER), float("nan"))
+        for row in rows:
+            figures = (f"{row[key]:.1f}" for key in ("p50_ms", "p90_ms", "p99_ms"))
+            table.add_row(row["row"], *figures, str(row["n"]), f"{eager / row['p50_ms']:.2f}")
+        console.print(table)
+        staged = [row for row in rows if row["stages"]]
+        if staged:
+            names = list(staged[0]["stages"])
+            table = Table("p50 (ms) of stages", *names)
+            for row in staged:
+                table.add_row(row["row"], *(f"{row['stages'].get(n, {}).get('p50_ms', 0):.1f}" for n in names))
+            console.print(table)
+    for case, ratio in report["ratios"].items():
+        met = "met" if report["goals"][case]["met"] else "MISSED"
+        console.print(f"{case}: {ratio:.1f} times PyTorch eager float32; goal {GOALS[case]:g}: {met}", highlight=False)
+
+
+def plot(report: Mapping[str, Any], path: Path) -> None:
+    """Medians of every row, a panel for each case."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cases = list(dict.fromkeys(row["case"] for row in report["rows"]))
+    counts = [sum(row["case"] == case for row in report["rows"]) for case in cases]
+    figure, panels = plt.subplots(
+        len(cases), 1, figsize=(8, 0.32 * sum(counts) + 0.9 * len(cases)), height_ratios=counts, squeeze=False
+    )
+    for case, panel in zip(cases, panels[:, 0], strict=True):
+        rows = sorted((row for row in report["rows"] if row["case"] == case), key=lambda row: -row["p50_ms"])
+        colours = ["tab:orange" if row["row"].startswith("ours") else "tab:gray" for row in rows]
+        panel.barh([row["row"] for row in rows], [row["p50_ms"] for row in rows], color=colours)
+        panel.set_title(f"{case}, p50 in ms", loc="left", fontsize=10)
+        panel.tick_params(labelsize=8)
+        panel.bar_label(panel.containers[0], fmt="%.0f", fontsize=7, padding=2)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _staged(call: Callable[[], object], times: dict[str, list[float]]) -> Callable[[], object]:
+    def timed() -> None:
+        with record_times() as recorded:
+            call()
+        for name, seconds in recorded.items():
+            times.setdefault("loop" if name == "step" else name, []).append(sum(seconds))
+
+    return timed
+
+
+def _spread(row: Mapping[str, Any]) -> float:
+    low, middle, high = np.percentile(row["samples_ms"], (25, 50, 75))
+    return float((high - low) / middle)
+
+
+def _bundles(checkpoint: Path, folder: Path) -> tuple[Path, Path]:
+    """The checkpoint and the medium preset in the precisions that are timed; kept from run to run."""
+    precisions = ("float32", "float16", "int8", "int8-cpu")
+    small, medium = folder / "small", folder / "medium"
+    for path, model in (
+        (small, lambda: WaveletTriplaneDiffusion.load(checkpoint).eval()),
+        (medium, lambda: WaveletTriplaneDiffusion.from_config(PRESETS["medium"]).eval()),
+    ):
+        newer = not path.exists() or path.stat().st_mtime < checkpoint.stat().st_mtime
+        if newer:
+            torch.manual_seed(0)
+            made = model()
+            export_bundle(made, path, path.name, trained=True, notes=dict(made.notes), precisions=precisions)
+    return small, medium
+
+
+def main(
+    image: Annotated[Path, typer.Option(help="The picture.")] = Path("examples/chair.png"),
+    checkpoint: Annotated[Path, typer.Option(help="What model.save() wrote, of the small preset.")] = _CHECKPOINT,
+    case: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(CASES)}, again for more.")] = None,
+    rows: Annotated[str, typer.Option(help="Regular expression of the rows to time beside eager.")] = "",
+    rounds: Annotated[int, typer.Option(help="Rounds of quick cases.", min=1)] = 15,
+    slow_rounds: Annotated[int, typer.Option(help="Rounds of view_256, mesh and cold_start.", min=1)] = 5,
+    compiled: Annotated[bool, typer.Option(help="Also torch.compile, which takes minutes to compile.")] = True,
+    work: Annotated[Path | None, typer.Option(help="Folder that keeps the exported bundles.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Writes every row, with raw samples.")] = None,
+    plot_file: Annotated[Path | None, typer.Option("--plot", help="Writes a picture of the medians.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="An older --json: fails where ours became slower.")] = None,
+) -> None:
+    """Times the runtime beside PyTorch, torch.compile, ONNX Runtime and OpenVINO."""
+    unknown = set(case or ()) - set(CASES)
+    if unknown:
+        raise typer.BadParameter(f"unknown case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+    warnings.simplefilter("ignore", runtime.UntrainedWarning)
+    with tempfile.TemporaryDirectory() as scratch:
+        small, medium = _bundles(checkpoint, work or Path(scratch))
+        bench = Bench(checkpoint, small, medium, image, compiled)
+        report = run(bench, list(case or CASES), rows, rounds, slow_rounds)
+    show(report, Console())
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(report, indent=1))
+    if plot_file is not None:
+        plot(report, plot_file)
+    if compare is not None:
+        slower = regressions(json.loads(compare.read_text()), report)
+        for line in slower:
+            typer.echo(f"slower: {line}", err=True)
+        if slower:
+            raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

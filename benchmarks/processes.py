@@ -1,0 +1,99 @@
+"""Whole processes: from start to the first picture on disk, and the most memory that one takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What someone writes who has the checkpoint and PyTorch; weights, picture and settings are those of the other side.
+_PYTORCH = """
+import sys
+import numpy as np
+import torch
+from PIL import Image
+from model import WaveletTriplaneDiffusion
+from runtime.images import prepare_image
+checkpoint, image, out, steps = sys.argv[1:]
+model = WaveletTriplaneDiffusion.load(checkpoint).eval()
+with torch.inference_mode():
+    picture = torch.from_numpy(prepare_image(image, model.config.image_size, float(sys.stdin.read())))[None]
+    ll, condition = model.predict_ll(picture)
+    planes = model.reconstruct_planes(ll, model.sample_details(condition, int(steps)))
+    drawn = model.renderer.render_volume(planes, 64, 128)[0].permute(1, 2, 0)
+Image.fromarray((drawn.numpy() * 255).round().astype(np.uint8)).save(out + "/view.png")
+"""
+# Times a call in a process of its own, after one that warms up, and reports the most memory that the process took.
+_MEASURED = """
+import json, resource, sys, time, warnings
+warnings.simplefilter("ignore")
+import runtime
+bundle, image, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+batch, size, samples, steps, limit = (options[k] for k in ("batch", "size", "samples", "steps", "limit"))
+with runtime.load(bundle or None, backend="cpu", memory_limit=limit) as rt:
+    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    for _ in range(options["runs"] + 1):
+        start = time.perf_counter()
+        rt.render([image] * batch, None, size, samples, steps)
+        seconds.append(time.perf_counter() - start)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"seconds": seconds[1:], "first": seconds[0], "peak_mb": peak / 1024, "loaded_mb": loaded / 1024}))
+"""
+
+
+def first_picture_ours(image: Path) -> None:
+    """The command line with its default settings, one view at 128x128."""
+    with tempfile.TemporaryDirectory() as out:
+        _run("-m", "runtime", "render", str(image), "--out", out)
+
+
+def first_picture_pytorch(image: Path, checkpoint: Path, steps: int, framing: float) -> None:
+    """The same work in PyTorch."""
+    with tempfile.TemporaryDirectory() as out:
+        _run("-c", _PYTORCH, str(checkpoint), str(image), out, str(steps), stdin=str(framing))
+
+
+def measured(
+    image: Path,
+    bundle: Path | None = None,
+    *,
+    batch: int = 1,
+    size: int = 128,
+    samples: int = 64,
+    steps: int | None = None,
+    limit: int | None = None,
+    runs: int = 3,
+) -> dict[str, Any]:
+    """Renders in a process of its own.
+
+    Returns:
+        seconds of each run, first of the one that warmed up, peak_mb and loaded_mb: resident memory in MiB, all in all
+        and after loading.
+    """
+    options = {"batch": batch, "size": size, "samples": samples, "steps": steps, "limit": limit, "runs": runs}
+    printed = _run("-c", _MEASURED, str(bundle or ""), str(image), json.dumps(options))
+    found: dict[str, Any] = json.loads(printed)
+    return found
+
+
+def _run(*arguments: str, stdin: str = "") -> str:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"A measured process failed:\n{done.stderr}")
+    return done.stdout

@@ -1,0 +1,89 @@
+"""Timing by turns: every row once a round, in an order that alternates, so that what slows the machine slows all."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+Figures = dict[str, Any]
+_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13-libs", "numpy")
+
+
+def by_turns(
+    rows: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, list[float]]:
+    """Seconds of each call.
+
+    Args:
+        rows: what is timed, by name; a call returns when its result is in host memory.
+        rounds: calls of each; warmup: further ones before them, not counted.
+        tell: called with the row that comes next.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in rows}
+    for turn in range(-warmup, rounds):
+        for name in list(rows) if turn % 2 == 0 else reversed(rows):
+            tell(f"{name}, round {turn + 1} of {rounds}" if turn >= 0 else f"{name}, warming up")
+            start = time.perf_counter()
+            rows[name]()
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def summary(seconds: list[float]) -> Figures:
+    """p50, p90 and p99 in milliseconds, n, and the raw samples."""
+    ms = [1e3 * second for second in seconds]
+    p50, p90, p99 = (float(np.percentile(ms, q)) for q in (50, 90, 99))
+    return {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "n": len(ms), "samples_ms": [round(each, 4) for each in ms]}
+
+
+def ceilings() -> Figures:
+    """What this machine reaches at the least: matrix products in GFLOP/s and copies in GB/s, best of several."""
+    found: Figures = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        a, b = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
+        found[f"matmul_{name}_gflops"] = 2 * 2048**3 / 1e9 / _best(lambda a=a, b=b: a @ b)  # type: ignore[misc]
+    source = np.ones(1 << 25, np.float32)
+    target = np.empty_like(source)
+    found["copy_gb_per_s"] = 2 * source.nbytes / 1e9 / _best(lambda: np.copyto(target, source))
+    return found
+
+
+def machine() -> Figures:
+    """Processor, cores, packages and the day: what a figure must not be quoted without."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    flags = next((line for line in info.read_text().splitlines() if line.startswith("flags")), "").split()
+    return {
+        "cpu": (names or [platform.processor()])[0],
+        "instructions": [flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_bf16", "amx_int8") if flag in flags],
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: found for name in _PACKAGES if (found := _installed(name))},
+        "date": date.today().isoformat(),
+    }
+
+
+def _best(call: Callable[[], object], repeats: int = 7) -> float:
+    call()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

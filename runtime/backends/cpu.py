@@ -1,0 +1,122 @@
+"""The backends `cpu` and `openvino`: networks in one or the other, NumPy for reading planes and joining bands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle, Graph
+from ..errors import BackendError, ClosedError
+from ..grid import Field
+from ..planes import LatticeIndex, PlaneSampler
+from ..timing import stage
+from ..wavelet import idwt2d
+from .base import Array
+from .onnx import open_session
+
+# Inputs by name to outputs in the graph's order.
+Network = Callable[[Mapping[str, Array]], list[Array]]
+
+
+class CpuBackend:
+    """The bundle's graphs on a CPU: the networks where `open_network` puts them, the decoder in ONNX Runtime.
+
+    Args:
+        name: "cpu" or "openvino"; reason: why this backend was taken, for `runtime info`.
+        bundle: verified bundle; precision: one of its variants.
+        threads: computing threads.
+        open_network: makes a graph that is run from several threads out of a bundle's, for a number of threads.
+
+    Raises:
+        BackendError: a graph was not taken.
+        BundleError: a graph's inputs or outputs are not what the manifest says.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reason: str,
+        bundle: Bundle,
+        precision: str,
+        threads: int,
+        open_network: Callable[[Graph, int], Network],
+    ) -> None:
+        self.name, self.reason, self.threads = name, reason, threads
+        self.workers: Executor | None = ThreadPoolExecutor(threads)
+        self._detail_mean, self._detail_std = (a[..., None, None] for a in bundle.detail_statistics)
+        graphs = {name: bundle.graph(precision, name) for name in ("coarse", "diffusion_step", "decoder")}
+        self._networks = {n: open_network(graphs[n], threads) for n in ("coarse", "diffusion_step")}
+        # Each worker decodes its own points: one thread a session spares them waiting for one another.
+        self._networks["decoder"] = onnx_network(graphs["decoder"], 1)
+
+    def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
+        ll, standard = self.generate(images, noise, table)
+        with stage("idwt"):
+            details = standard * self._detail_std + self._detail_mean
+            return idwt2d(ll, *np.split(details, 3, axis=2))
+
+    def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
+        with stage("coarse"):
+            ll, condition = self._run("coarse", image=images)
+        state, denoised = noise[0], np.zeros_like(noise[0])
+        for index, row in enumerate(table.astype(np.float32)):
+            with stage("step"):
+                fresh = noise[min(index + 1, len(noise) - 1)]
+                state, denoised = self._run(
+                    "diffusion_step", noisy=state, condition=condition, previous=denoised, noise=fresh, row=row
+                )
+            if not np.isfinite(state).all():
+                raise BackendError(
+                    f"Step {index + 1} of {len(table)} (timestep {row[0]:.0f}) gave NaN or infinity on {self.name}.",
+                    "Use precision='float32'; if that is what ran, the weights are broken.",
+                )
+        return ll, state
+
+    def field(self, triplane: Array) -> Field:
+        return _PlaneField(PlaneSampler(triplane), self._decode)
+
+    def close(self) -> None:
+        self._networks.clear()
+        if self.workers is not None:
+            self.workers.shutdown()
+
+    def _decode(self, features: Array) -> tuple[Array, Array]:
+        rgb, density = self._run("decoder", features=features[None])
+        return rgb[0], density[0, :, 0]
+
+    def _run(self, graph: str, **feeds: Array) -> list[Array]:
+        network = self._networks.get(graph)
+        if network is None:
+            raise ClosedError("The runtime of this scene is closed.", "Draw inside the runtime's lifetime.")
+        try:
+            return network(feeds)
+        except Exception as error:
+            raise BackendError(
+                f"The graph {graph!r} failed on {self.name} ({error}).",
+                "If memory ran out, use smaller batches, pictures or memory_limit.",
+            ) from error
+
+
+@dataclass(frozen=True)
+class _PlaneField:
+    """A field that reads planes here and has what was read decoded."""
+
+    sampler: PlaneSampler
+    decode: Callable[[Array], tuple[Array, Array]]
+
+    def __call__(self, points: Array) -> tuple[Array, Array]:
+        return self.decode(self.sampler.at(points))
+
+    def lattice(self, axis: Array) -> Callable[[LatticeIndex], tuple[Array, Array]]:
+        features = self.sampler.lattice(axis)
+        return lambda index: self.decode(features(index))
+
+
+def onnx_network(graph: Graph, threads: int) -> Network:
+    """A graph in ONNX Runtime's CPU provider."""
+    session = open_session(graph, "CPUExecutionProvider", threads)
+    return lambda feeds: session.run(None, feeds)

@@ -1,0 +1,52 @@
+"""OpenVINO as the networks' place: the same pictures, every precision, several threads, and what it refuses."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import runtime
+from export.parity import TOLERANCE, psnr
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "int8-cpu"])
+def test_pictures_are_those_of_the_cpu_backend(tiny_variants, pictures, precision):
+    with (
+        runtime.load(tiny_variants, backend="openvino", precision=precision) as rt,
+        runtime.load(tiny_variants, backend="cpu", precision="float32") as cpu,
+    ):
+        for batch in (1, 3):
+            found = rt.render(pictures[:batch], steps=3, image_size=32)
+            wanted = cpu.render(pictures[:batch], steps=3, image_size=32)
+            for a, b in zip(found, wanted, strict=True):
+                # Pictures of 8 bits: what rounding leaves of 60 dB is less.
+                assert psnr(a / 255, b / 255, peak=1.0) >= min(TOLERANCE[precision], 50)
+
+
+def test_results_outlive_the_next_run_and_threads_agree(tiny_variants, pictures):
+    with runtime.load(tiny_variants, backend="openvino") as rt:
+        first = rt.reconstruct(pictures[0])
+        kept = first.triplane.copy()
+        found = []
+
+        def work():
+            rt.reconstruct(pictures[1])
+            found.append(rt.reconstruct(pictures[0]).triplane)
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        np.testing.assert_array_equal(first.triplane, kept)
+        assert len(found) == 3
+        for triplane in found:
+            np.testing.assert_allclose(triplane, kept, atol=1e-4)
+
+
+def test_without_openvino_the_extra_is_named(tiny_bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(runtime.BackendError, match="OpenVINO cannot be imported") as caught:
+        runtime.load(tiny_bundle, backend="openvino")
+    assert "[openvino]" in caught.value.remedy
