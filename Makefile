@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help render test train quality lint export engines wheel clean
+.PHONY: help render test train quality lint export engines bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ engines: $(VENV)/.full ## build TensorRT engines beside the bundle in OUT/bundle
 quality: $(VENV)/.full ## measure the shipped bundle on held-out objects (hours on two cores)
 	$(BIN)/python benchmarks/quality.py --json "$(OUT)/quality.json" --sheet "$(OUT)/quality.png"
 
+bench: $(VENV)/.full ## time the runtime beside its peers (a quarter of an hour on two cores)
+	$(BIN)/python benchmarks/latency.py --work "$(OUT)/bench" --json "$(OUT)/latency.json" --plot "$(OUT)/latency.png"
+	$(BIN)/python benchmarks/scaling.py --json "$(OUT)/scaling.json" --plot "$(OUT)/scaling.png"
+
 wheel: $(VENV)/.full ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --quiet
 
@@ -57,5 +61,5 @@ $(VENV)/.light: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.full: $(VENV)/.light
 	@echo "Adding PyTorch and the development tools to $(VENV) ..."
-	$(PIP) --editable '.[cpu,openvino,mesh,export,tensorrt-rtx,dev]'
+	$(PIP) --editable '.[cpu,openvino,mesh,export,tensorrt-rtx,bench,dev]'
 	@touch $@

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
@@ -13,8 +14,14 @@ from .base import Array
 from .cpu import CpuBackend, Network
 
 
-def openvino_network(graph: Graph, threads: int) -> Network:
+def openvino_network(graph: Graph, threads: int, exact: bool) -> Network:
     """A graph in OpenVINO's CPU plugin.
+
+    Its dynamic batch stays dynamic: in OpenVINO 2026.4 a float32 denoiser of fixed shape ends in a segmentation fault.
+
+    Args:
+        graph: from a bundle; threads: computing threads.
+        exact: keeps to float32 where the graph has it; otherwise OpenVINO takes bfloat16 where the CPU is fast in it.
 
     Raises:
         AbsentError: OpenVINO is not installed.
@@ -25,12 +32,9 @@ def openvino_network(graph: Graph, threads: int) -> Network:
         import openvino
     except ImportError as error:
         raise AbsentError(f"OpenVINO cannot be imported ({error}).", install_hint("openvino")) from None
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        # Where a CPU has bfloat16 OpenVINO would take it for what the graph says is float32.
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    if exact:
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
     try:
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(graph.data), "CPU", settings)
@@ -63,4 +67,5 @@ def open_openvino(bundle: Bundle, precision: str, reason: str, threads: int) -> 
     Raises:
         AbsentError, BackendError, BundleError: as in `openvino_network`.
     """
-    return CpuBackend("openvino", reason, bundle, precision, threads, openvino_network)
+    exact = not precision.startswith("int8")
+    return CpuBackend("openvino", reason, bundle, precision, threads, partial(openvino_network, exact=exact))

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# All that a GPU is needed for, in one go: bundles, engines, `pytest -m gpu`, the latency table. Run it in the
+# environment of `make test` with the extras [gpu] or [tensorrt-rtx]; results go to the folder given, out/gpu by default.
+# A step that fails is reported and the next one tried: the exit status is 1 if any failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out="${1:-out/gpu}"
+python="${PYTHON:-.venv/bin/python}"
+status=0
+mkdir -p "$out"
+
+attempt() {
+  local name="$1"
+  shift
+  echo "== $name: $*"
+  "$@" 2>&1 | tee "$out/$name.txt"
+  local ended="${PIPESTATUS[0]}"
+  if [ "$ended" -ne 0 ]; then
+    echo "== $name FAILED ($ended)"
+    status=1
+  fi
+}
+
+attempt doctor "$python" -m runtime doctor
+attempt export "$python" export/to_onnx.py --checkpoint model/checkpoints/small.safetensors --out "$out/bench/small" \
+  --precision float32 --precision float16 --precision int8
+attempt engines "$python" export/to_tensorrt.py --bundle "$out/bench/small" ${TARGETS:+--targets "$TARGETS"}
+attempt tests "$python" -m pytest -m gpu -rs
+attempt latency "$python" benchmarks/latency.py --work "$out/bench" --json "$out/latency.json" --plot "$out/latency.png" \
+  ${LATENCY_OPTIONS:-}
+exit "$status"
