@@ -31,20 +31,24 @@ Image.fromarray((drawn.numpy() * 255).round().astype(np.uint8)).save(out + "/vie
 """
 # Times a call in a process of its own, after one that warms up, and reports the most memory that the process took.
 _MEASURED = """
-import json, resource, sys, time, warnings
+import json, re, sys, time, warnings
 warnings.simplefilter("ignore")
 import runtime
+
+def peak():
+    # Not ru_maxrss: a new process starts with that of the one that it was forked from.
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+
 bundle, image, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 batch, size, samples, steps, limit = (options[k] for k in ("batch", "size", "samples", "steps", "limit"))
 with runtime.load(bundle or None, backend="cpu", memory_limit=limit) as rt:
-    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loaded = peak()
     seconds = []
     for _ in range(options["runs"] + 1):
         start = time.perf_counter()
         rt.render([image] * batch, None, size, samples, steps)
         seconds.append(time.perf_counter() - start)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"seconds": seconds[1:], "first": seconds[0], "peak_mb": peak / 1024, "loaded_mb": loaded / 1024}))
+print(json.dumps({"seconds": seconds[1:], "first": seconds[0], "peak_mb": peak(), "loaded_mb": loaded}))
 """
 
 

@@ -29,6 +29,8 @@ def open_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # A plan of memory for each shape that was seen would keep a block for each: a decoder sees hundreds.
+    options.enable_mem_pattern = False
     # Threads that wait for a graph's next run by spinning would take the cores from the graph that runs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
