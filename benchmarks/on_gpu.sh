@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# All that a GPU is needed for, in one go: bundles, engines, `pytest -m gpu`, the latency table. Run it in the
-# environment of `make test` with the extras [gpu] or [tensorrt-rtx]; results go to the folder given, out/gpu by default.
+# All that a GPU is needed for, in one go: bundles, engines, `pytest -m gpu`, the latency table. Run it in an environment
+# with the extras [gpu,mesh,export,bench,dev], and [tensorrt-rtx] or TensorRT; not [cpu], whose ONNX Runtime would
+# overwrite that of [gpu]. Results go to the folder given, out/gpu by default.
 # A step that fails is reported and the next one tried: the exit status is 1 if any failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -8,6 +9,9 @@ out="${1:-out/gpu}"
 python="${PYTHON:-.venv/bin/python}"
 status=0
 mkdir -p "$out"
+
+# RTX builds for compute capabilities: that of this GPU, where it knows it.
+targets="$("$python" -c 'from runtime.flavours import gpu_name; print(gpu_name().split(", ")[-1])' 2>/dev/null || true)"
 
 attempt() {
   local name="$1"
@@ -24,7 +28,7 @@ attempt() {
 attempt doctor "$python" -m runtime doctor
 attempt export "$python" export/to_onnx.py --checkpoint model/checkpoints/small.safetensors --out "$out/bench/small" \
   --precision float32 --precision float16 --precision int8
-attempt engines "$python" export/to_tensorrt.py --bundle "$out/bench/small" ${TARGETS:+--targets "$TARGETS"}
+attempt engines "$python" export/to_tensorrt.py --bundle "$out/bench/small" ${targets:+--targets "$targets"}
 attempt tests "$python" -m pytest -m gpu -rs
 attempt latency "$python" benchmarks/latency.py --work "$out/bench" --json "$out/latency.json" --plot "$out/latency.png" \
   ${LATENCY_OPTIONS:-}

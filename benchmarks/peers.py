@@ -16,7 +16,7 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from skimage.measure import marching_cubes
-from torch import Tensor
+from torch import Tensor, nn
 
 import runtime
 from model import WaveletTriplaneDiffusion
@@ -117,6 +117,11 @@ class PyTorch(_Plain):
     ) -> None:
         self.bundle, self._device, self._bfloat16 = bundle, device, bfloat16
         self._model = copy.deepcopy(model).to(device).eval()
+        if bfloat16:
+            # Otherwise autocast would convert every weight again at each call.
+            for layer in self._model.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d):
+                    layer.to(torch.bfloat16)
         self._coarse: Callable[..., Any] = self._model.predict_ll
         self._step: Callable[..., Any] = self._model.step
         if compiled:
@@ -124,7 +129,7 @@ class PyTorch(_Plain):
             torch._inductor.config.freezing = True
             mode = "max-autotune" if device == "cuda" else None
             self._coarse, self._step = (torch.compile(call, mode=mode) for call in (self._coarse, self._step))
-            self._model.renderer.forward = torch.compile(self._model.renderer.forward, mode=mode)  # type: ignore[method-assign]
+            self._model.renderer.march = torch.compile(self._model.renderer.march, mode=mode)  # type: ignore[method-assign]
 
     def put(self, values: Array) -> Tensor:
         return torch.from_numpy(np.array(values)).to(self._device)

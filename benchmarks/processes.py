@@ -10,6 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # What someone writes who has the checkpoint and PyTorch; weights, picture and settings are those of the other side.
@@ -52,16 +56,18 @@ print(json.dumps({"seconds": seconds[1:], "first": seconds[0], "peak_mb": peak()
 """
 
 
-def first_picture_ours(image: Path) -> None:
-    """The command line with its default settings, one view at 128x128."""
+def first_picture_ours(image: Path) -> NDArray[np.uint8]:
+    """The command line with its default settings, one view at 128x128; returns that."""
     with tempfile.TemporaryDirectory() as out:
         _run("-m", "runtime", "render", str(image), "--out", out)
+        return _only_picture(out)
 
 
-def first_picture_pytorch(image: Path, checkpoint: Path, steps: int, framing: float) -> None:
+def first_picture_pytorch(image: Path, checkpoint: Path, steps: int, framing: float) -> NDArray[np.uint8]:
     """The same work in PyTorch."""
     with tempfile.TemporaryDirectory() as out:
         _run("-c", _PYTORCH, str(checkpoint), str(image), out, str(steps), stdin=str(framing))
+        return _only_picture(out)
 
 
 def measured(
@@ -85,6 +91,11 @@ def measured(
     printed = _run("-c", _MEASURED, str(bundle or ""), str(image), json.dumps(options))
     found: dict[str, Any] = json.loads(printed)
     return found
+
+
+def _only_picture(folder: str) -> NDArray[np.uint8]:
+    (path,) = Path(folder).glob("*.png")
+    return np.asarray(Image.open(path))
 
 
 def _run(*arguments: str, stdin: str = "") -> str:

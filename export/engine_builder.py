@@ -93,6 +93,9 @@ def build(
         raise BuildError(f"{graph.name!r} does not parse in {flavour.name} {flavour.version}: {said}.")
     _check_grid_samples(trt, network, graph.name)
     config = builder.create_builder_config()
+    if hasattr(trt.BuilderFlag, "TF32"):
+        # What a graph calls float32 keeps its 24 bits.
+        config.clear_flag(trt.BuilderFlag.TF32)
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     config.add_optimization_profile(_optimisation_profile(builder, network, profile, graph.name))
     _set_targets(trt, config, targets)

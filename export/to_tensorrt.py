@@ -25,14 +25,14 @@ from rich.table import Table
 
 from export.engine_builder import BuildError, Range, build, profile_of
 from export.lint import LintError, check
+from runtime.backends.gpu import LARGEST_POINTS
 from runtime.backends.tensorrt import engine_folder
 from runtime.bundle import ENGINE_GRAPHS, Bundle, default_bundle, load_bundle
 from runtime.engines import EngineKey, EngineMiss, engine_path, read_engine, write_engine
 from runtime.errors import WaveletTriplaneError
 from runtime.flavours import FLAVOURS, Flavour, find_flavour, gpu_name
 
-# A view of 128x128 pixels with 64 samples a ray is 16 parts of the largest size.
-POINTS: Range = (1, 65_536, 65_536)
+POINTS: Range = (1, LARGEST_POINTS, LARGEST_POINTS)
 BATCH: Range = (1, 1, 4)
 TARGETS = ("sm86", "sm89", "sm120")
 CPU_ONLY = "int8-cpu"
@@ -89,7 +89,9 @@ def build_engines(
             graph = bundle.graph(precision, name)
             profile = profile_of(graph, {"batch": batch, "points": points})
             digest = hashlib.sha256(graph.data).hexdigest()
-            key = EngineKey(digest, flavour.name, flavour.version, device, profile, {"workspace": workspace})
+            key = EngineKey(
+                digest, flavour.name, flavour.version, device, profile, {"workspace": workspace, "tf32": False}
+            )
             path = engine_path(out, precision, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             started = time.perf_counter()

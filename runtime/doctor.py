@@ -75,7 +75,7 @@ def _onnxruntime() -> Iterator[Finding]:
         return
     yield Finding("onnxruntime", True, f"{ort.__version__} with {', '.join(providers)}")
     if "CUDAExecutionProvider" in providers:
-        yield Finding("cuda provider", True, "present; it is tried first")
+        yield Finding("cuda provider", True, "present; tried after tensorrt")
     else:
         swap = f"`pip uninstall -y onnxruntime` first. {install_hint('gpu')}"
         yield Finding("cuda provider", None, f"absent, the CPU is used; for an NVIDIA GPU run {swap}")

@@ -144,9 +144,18 @@ class Runtime:
         return np.stack([scene.render(camera, image_size, num_samples).to_uint8() for scene in made])
 
     def scene(self, triplane: Array) -> Scene:
-        """A scene of a triplane (3, C, 2R, 2R) float32 that was made elsewhere."""
+        """A scene of a triplane (3, C, 2R, 2R) that was made elsewhere.
+
+        Raises:
+            OptionError: it has another shape.
+        """
         bundle = self.bundle
-        return Scene(self.backend, triplane, self.memory_limit, bundle.density_scale, bundle.sensitivity)
+        shape = (3, bundle.channels, 2 * bundle.resolution, 2 * bundle.resolution)
+        if np.shape(triplane) != shape:
+            raise OptionError(f"This bundle's triplanes have shape {shape}, not {np.shape(triplane)}.", "Change it.")
+        kept = np.array(triplane, np.float32)
+        kept.setflags(write=False)
+        return Scene(self.backend, kept, self.memory_limit, bundle.density_scale, bundle.sensitivity)
 
     def close(self) -> None:
         """Gives the backend's memory back. Scenes made by this runtime cannot be drawn any more."""
@@ -175,8 +184,7 @@ class Runtime:
         scenes: list[Scene] = []
         for start in range(0, len(prepared), _GROUP):
             group = slice(start, start + _GROUP)
-            triplanes = self._triplanes(np.stack(prepared[group]), seeds[group], table)
-            scenes += [self.scene(triplane) for triplane in triplanes]
+            scenes += map(self.scene, self._triplanes(np.stack(prepared[group]), seeds[group], table))
         return scenes
 
     def _table(self, steps: int | None, sampler: str | None) -> NDArray[np.float64]:
@@ -188,6 +196,4 @@ class Runtime:
         side, channels = self.bundle.resolution, self.bundle.channels
         draws = 1 + len(table) if table[:, -1].any() else 1
         drawn = [draw(seed, (3, 3 * channels, side, side), draws) for seed in seeds]
-        planes = self.backend.triplanes(images, np.stack(drawn, axis=1), table)
-        planes.setflags(write=False)
-        return list(planes)
+        return list(self.backend.triplanes(images, np.stack(drawn, axis=1), table))

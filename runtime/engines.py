@@ -96,6 +96,15 @@ def find_engine(path: Path, graph: str, flavour: str, version: str, gpu: str) ->
     return plan
 
 
+def built_by(path: Path) -> str:
+    """The flavour that an engine was built by; "auto" where its file does not say."""
+    try:
+        flavour = _opened(path)[0].get("flavour")
+    except EngineMiss:
+        return "auto"
+    return flavour if flavour in ("tensorrt", "rtx") else "auto"
+
+
 def _opened(path: Path) -> tuple[dict[str, Any], bytes]:
     """Key and plan of a file, every byte of the plan checked."""
     try:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from .errors import ClosedError
+
 # Samples along rays, few of which are asked: enough of them to hide a task's overhead.
 _POINTS_AT_ONCE = 32_768
 _POINTS_ALONE = 1 << 18
@@ -44,4 +46,10 @@ class Tasks:
             for part in parts:
                 work(part)
         else:
-            deque(self.workers.map(work, parts), maxlen=0)
+            try:
+                results = self.workers.map(work, parts)
+            except RuntimeError:  # Of an executor that was shut down; what `work` raises comes later.
+                raise ClosedError(
+                    "The runtime of this scene is closed.", "Draw inside the runtime's lifetime."
+                ) from None
+            deque(results, maxlen=0)

@@ -17,6 +17,9 @@ from .onnx import open_session
 class OrtLauncher:
     """A session for each graph, with inputs and outputs where the loop has them.
 
+    Its launches are not captured: inside a caller's own capture ONNX Runtime records copies from host memory that it
+    gives back afterwards, and a replay would read what is no longer there.
+
     Args:
         bundle: verified; precision: one of its variants.
         device: whose stream the sessions use.
@@ -26,6 +29,8 @@ class OrtLauncher:
         BackendError: the provider did not take a graph.
         BundleError: a graph is not what the manifest says.
     """
+
+    capturable = False
 
     def __init__(
         self,
@@ -39,12 +44,14 @@ class OrtLauncher:
         if kind == "cuda":
             # The search for the fastest convolution would run again for every new shape, inside the first request.
             settings = {"user_compute_stream": str(device.stream), "cudnn_conv_algo_search": "HEURISTIC"}
+            # What a bundle calls float32 keeps its 24 bits.
+            settings["use_tf32"] = "0"
         graphs = [bundle.graph(precision, name) for name in ENGINE_GRAPHS]
         self._sessions = {graph.name: open_session(graph, provider, 1, settings) for graph in graphs}
         self._outputs = {graph.name: {spec.name for spec in graph.outputs} for graph in graphs}
         self._kind = kind
         self._run = ort.RunOptions()
-        # The stream orders what follows: waiting for the device here would leave it idle, and break a capture.
+        # The stream orders what follows: waiting for the device here would leave it idle.
         self._run.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def launch(self, graph: str, buffers: Mapping[str, Buffer]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, install_hint
+from ..errors import AbsentError, BackendError, install_hint
 
 # What TensorRT asks of the address of a tensor.
 ALIGNMENT = 256
@@ -42,6 +42,10 @@ class Device(Protocol):
     """Memory and one stream of a GPU, used by one thread."""
 
     stream: int
+
+    def use(self) -> None:
+        """Makes it the calling thread's device; before any other call from that thread."""
+        ...
 
     def allocate(self, size: int) -> int:
         """Address of `size` fresh bytes, aligned to `ALIGNMENT`."""
@@ -80,20 +84,26 @@ class CudaDevice:
     """`Device` on the first CUDA GPU. Copies go through pinned memory that grows to the largest copy.
 
     Raises:
-        BackendError: no cuda-bindings, or no GPU.
+        AbsentError: no cuda-bindings, or no GPU.
     """
 
     def __init__(self) -> None:
         try:
             from cuda.bindings import runtime as cuda
         except ImportError as error:
-            raise BackendError(f"cuda-bindings cannot be imported ({error}).", install_hint("tensorrt-rtx")) from None
+            hint = f"{install_hint('gpu')} Or, with TensorRT-RTX: {install_hint('tensorrt-rtx')}"
+            raise AbsentError(f"cuda-bindings cannot be imported ({error}).", hint) from None
         self._cuda = cuda
         self._staging, self._staged = 0, 0
-        count = self._call(cuda.cudaGetDeviceCount())
-        if not count:
-            raise BackendError("There is no CUDA GPU here.", "Use backend='cpu'.")
+        status, count = cuda.cudaGetDeviceCount()
+        if int(status) != 0 or not count:
+            raise AbsentError(f"There is no CUDA GPU here ({status.name}).", "Use backend='cpu'.")
+        self.use()
         self.stream: int = int(self._call(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking)))
+
+    def use(self) -> None:
+        # The current device is a thread's own: a caller's PyTorch may have chosen another.
+        self._call(self._cuda.cudaSetDevice(0))
 
     def allocate(self, size: int) -> int:
         return int(self._call(self._cuda.cudaMalloc(max(size, ALIGNMENT))))
@@ -122,11 +132,17 @@ class CudaDevice:
         self._call(self._cuda.cudaStreamBeginCapture(self.stream, mode))
         try:
             launches()
+        except BaseException:
+            # Ends the capture; what broke it is worth more than what ending it says.
+            _, graph = self._cuda.cudaStreamEndCapture(self.stream)
+            if graph is not None and int(graph):
+                self._cuda.cudaGraphDestroy(graph)
+            raise
+        graph = self._call(self._cuda.cudaStreamEndCapture(self.stream))
+        try:
+            return self._call(self._cuda.cudaGraphInstantiate(graph, 0))
         finally:
-            graph = self._call(self._cuda.cudaStreamEndCapture(self.stream))
-        ready = self._call(self._cuda.cudaGraphInstantiate(graph, 0))
-        self._call(self._cuda.cudaGraphDestroy(graph))
-        return ready
+            self._call(self._cuda.cudaGraphDestroy(graph))
 
     def replay(self, graph: Any) -> None:
         self._call(self._cuda.cudaGraphLaunch(graph, self.stream))
@@ -145,7 +161,10 @@ class CudaDevice:
 
         if size > self._staged:
             if self._staging:
+                # A copy may still be reading it.
+                self._call(self._cuda.cudaStreamSynchronize(self.stream))
                 self._call(self._cuda.cudaFreeHost(self._staging))
+                self._staging = self._staged = 0
             self._staging, self._staged = int(self._call(self._cuda.cudaMallocHost(size))), size
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self._staging))
 

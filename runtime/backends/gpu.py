@@ -1,10 +1,11 @@
-"""A GPU behind the runtime: the device loop for triplanes, the renderer graph for fields; a loop for each thread."""
+"""A GPU behind the runtime: the device loop for triplanes, the renderer graph for fields."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +23,8 @@ LARGEST_POINTS = 65_536
 
 
 @dataclass
-class _Thread:
-    """What one thread has on the device; `points` and `results` are made when the first field is asked."""
+class _Part:
+    """What one call at a time has on the device; `buffers` are made when the first field is asked."""
 
     device: Device
     loop: DeviceLoop
@@ -31,14 +32,23 @@ class _Thread:
     triplane: Array | None = None
     buffers: dict[str, Buffer] | None = None
 
+    def close(self) -> None:
+        self.device.use()
+        for buffer in (self.buffers or {}).values():
+            self.device.free(buffer.address)
+        self.loop.close()
+
 
 class DeviceBackend:
-    """Graphs on a GPU, however they are launched. Every thread has a stream, buffers and a launcher of its own.
+    """Graphs on a GPU, however they are launched.
+
+    Streams, buffers and launchers are lent: a call takes a set that is free, or opens one, and puts it back. There are
+    as many as calls were ever under way at once.
 
     Args:
         name: "tensorrt" or "cuda"; reason: why it was taken.
         bundle: verified; precision: one of its variants.
-        open_device: makes a device, in the thread that will use it.
+        open_device: makes a device.
         open_launcher: makes a launcher in that device's stream.
         largest_batch, largest_points: the most that a launch may take.
 
@@ -65,100 +75,113 @@ class DeviceBackend:
         condition = bundle.graph(precision, "coarse").outputs[1]
         self._width = int(condition.shape[2])
         self._open_device, self._open_launcher = open_device, open_launcher
-        self._local, self._lock = threading.local(), threading.Lock()
-        self._threads: list[_Thread] = []
+        self._changed = threading.Condition()
+        self._free: list[_Part] = []
+        self._lent = 0
         self._closed = False
         # What cannot start should say so when the runtime is loaded, not at the first picture.
-        self._here()
+        with self._borrowed():
+            pass
 
     @property
     def fallback(self) -> str | None:
-        """Why this thread's loop runs without a captured graph; None where it is captured."""
-        return self._here().loop.fallback
+        """Why the loop that was used last runs without a captured graph where it should; None otherwise."""
+        with self._borrowed() as part:
+            return part.loop.fallback
 
     def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
-        loop = self._here().loop
-        parts = self._groups(len(images))
-        return np.concatenate([loop.triplanes(images[part], noise[:, part], table) for part in parts])
+        with self._borrowed() as part:
+            groups = self._groups(len(images))
+            return np.concatenate([part.loop.triplanes(images[some], noise[:, some], table) for some in groups])
 
     def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
-        loop = self._here().loop
-        made = [loop.bands(images[part], noise[:, part], table) for part in self._groups(len(images))]
+        with self._borrowed() as part:
+            made = [part.loop.bands(images[some], noise[:, some], table) for some in self._groups(len(images))]
         return np.concatenate([ll for ll, _ in made]), np.concatenate([details for _, details in made])
 
     def field(self, triplane: Array) -> Field:
         def ask(points: Array) -> tuple[Array, Array]:
             rgb, density = np.empty((len(points), 3), np.float32), np.empty(len(points), np.float32)
-            for start in range(0, len(points), self._largest_points):
-                part = slice(start, start + self._largest_points)
-                rgb[part], density[part] = self._query(triplane, points[part])
+            with self._borrowed() as part:
+                for start in range(0, len(points), self._largest_points):
+                    some = slice(start, start + self._largest_points)
+                    rgb[some], density[some] = self._query(part, triplane, points[some])
             return rgb, density
 
         return ask
 
     def close(self) -> None:
-        with self._lock:
+        with self._changed:
             self._closed = True
-            for thread in self._threads:
-                for buffer in (thread.buffers or {}).values():
-                    thread.device.free(buffer.address)
-                thread.loop.close()
-            self._threads.clear()
+            while self._lent:
+                self._changed.wait()
+            parts, self._free = self._free, []
+        for part in parts:
+            part.close()
+        # They hold what every part is made of, engines above all.
+        del self._open_device, self._open_launcher
 
     def _groups(self, count: int) -> list[slice]:
         return [slice(start, start + self._largest_batch) for start in range(0, count, self._largest_batch)]
 
-    def _query(self, triplane: Array, points: Array) -> tuple[Array, Array]:
-        here, count = self._here(), len(points)
-        buffers = self._point_buffers(here, triplane.shape)
+    def _query(self, part: _Part, triplane: Array, points: Array) -> tuple[Array, Array]:
+        count = len(points)
+        buffers = self._point_buffers(part, triplane.shape)
         # Views of a scene come one after another: the planes stay where they are until another scene is asked.
-        if here.triplane is not triplane:
-            here.device.upload(buffers["triplane"], triplane[None])
-            here.triplane = triplane
-        part = {
+        if part.triplane is not triplane:
+            part.device.upload(buffers["triplane"], triplane[None])
+            part.triplane = triplane
+        bound = {
             "triplane": buffers["triplane"],
             "points": Buffer(buffers["points"].address, (1, count, 3)),
             "rgb": Buffer(buffers["rgb"].address, (1, count, 3)),
             "density": Buffer(buffers["density"].address, (1, count, 1)),
         }
-        here.device.upload(part["points"], points[None])
-        here.launcher.launch("renderer", part)
-        return here.device.download(part["rgb"])[0], here.device.download(part["density"])[0, :, 0]
+        part.device.upload(bound["points"], points[None])
+        part.launcher.launch("renderer", bound)
+        return part.device.download(bound["rgb"])[0], part.device.download(bound["density"])[0, :, 0]
 
-    def _point_buffers(self, here: _Thread, planes: tuple[int, ...]) -> dict[str, Buffer]:
-        if here.buffers is None:
+    def _point_buffers(self, part: _Part, planes: tuple[int, ...]) -> dict[str, Buffer]:
+        if part.buffers is None:
             most = self._largest_points
-            shapes = {
-                "triplane": (1, *planes),
-                "points": (1, most, 3),
-                "rgb": (1, most, 3),
-                "density": (1, most, 1),
-            }
+            shapes = {"triplane": (1, *planes), "points": (1, most, 3), "rgb": (1, most, 3), "density": (1, most, 1)}
             made: dict[str, Buffer] = {}
             try:
                 for name, shape in shapes.items():
-                    made[name] = Buffer(here.device.allocate(4 * int(np.prod(shape))), shape)
+                    made[name] = Buffer(part.device.allocate(4 * int(np.prod(shape))), shape)
             except BackendError:
                 for buffer in made.values():
-                    here.device.free(buffer.address)
+                    part.device.free(buffer.address)
                 raise
-            here.buffers = made
-        return here.buffers
+            part.buffers = made
+        return part.buffers
 
-    def _here(self) -> _Thread:
-        """This thread's part, made when it first asks."""
-        if self._closed:
-            raise ClosedError("The runtime of this scene is closed.", "Draw inside the runtime's lifetime.")
-        found: _Thread | None = getattr(self._local, "thread", None)
-        if found is None:
-            device = self._open_device()
-            try:
-                launcher = self._open_launcher(device)
-            except BackendError:
-                device.close()
-                raise
-            loop = DeviceLoop(device, launcher, self._bundle.channels, self._bundle.resolution, self._width)
-            found = self._local.thread = _Thread(device, loop, launcher)
-            with self._lock:
-                self._threads.append(found)
-        return found
+    @contextmanager
+    def _borrowed(self) -> Iterator[_Part]:
+        """A part that no other call uses meanwhile."""
+        with self._changed:
+            if self._closed:
+                raise ClosedError("The runtime of this scene is closed.", "Draw inside the runtime's lifetime.")
+            self._lent += 1
+            part = self._free.pop() if self._free else None
+        try:
+            if part is None:
+                part = self._opened()
+            part.device.use()
+            yield part
+        finally:
+            with self._changed:
+                self._lent -= 1
+                if part is not None:
+                    self._free.append(part)
+                self._changed.notify_all()
+
+    def _opened(self) -> _Part:
+        device = self._open_device()
+        try:
+            launcher = self._open_launcher(device)
+        except BaseException:
+            device.close()
+            raise
+        loop = DeviceLoop(device, launcher, self._bundle.channels, self._bundle.resolution, self._width)
+        return _Part(device, loop, launcher)

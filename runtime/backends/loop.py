@@ -27,7 +27,13 @@ _MOST_SHAPES = 4
 
 
 class Launcher(Protocol):
-    """Puts a graph of the bundle into a device's stream."""
+    """Puts a graph of the bundle into a device's stream.
+
+    Attributes:
+        capturable: whether its launches may be captured and replayed.
+    """
+
+    capturable: bool
 
     def launch(self, graph: str, buffers: Mapping[str, Buffer]) -> None:
         """Reads and writes the named buffers; raises `BackendError` where it cannot."""
@@ -59,7 +65,7 @@ class DeviceLoop:
         channels, resolution, width: C, R and the condition's width.
 
     Attributes:
-        fallback: why the last new shape runs without a captured graph; None where it is captured.
+        fallback: why the last new shape runs without a captured graph where it should; None otherwise.
     """
 
     def __init__(self, device: Device, launcher: Launcher, channels: int, resolution: int, width: int) -> None:
@@ -163,7 +169,7 @@ class DeviceLoop:
             return self._device.download(triplane)
         launches()
         plain = self._device.download(triplane)
-        if not arrangement.plain:
+        if self._launcher.capturable and not arrangement.plain:
             self.fallback = self._captured(arrangement, launches, plain)
             if self.fallback is not None:
                 arrangement.plain = True

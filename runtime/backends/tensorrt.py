@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import ENGINE_GRAPHS, Bundle
-from ..engines import EngineMiss, engine_path, find_engine
+from ..engines import EngineMiss, built_by, engine_path, find_engine
 from ..errors import AbsentError, BackendError
 from ..flavours import Flavour, find_flavour, gpu_name
 from .device import Buffer, CudaDevice, Device
@@ -16,7 +16,10 @@ from .gpu import LARGEST_POINTS, DeviceBackend
 
 
 class TensorRTLauncher:
-    """Execution contexts of one thread.
+    """Execution contexts in one stream.
+
+    The loop's graphs have a context for each batch size, which keeps its shapes: what was captured on a context must
+    not see it change. The renderer's points change from call to call; it is never captured, and has one.
 
     Args:
         engines: deserialised, by the names of their graphs.
@@ -24,15 +27,13 @@ class TensorRTLauncher:
         remedy: said with errors about shapes.
     """
 
+    capturable = True
+
     def __init__(self, engines: Mapping[str, Any], device: Device, remedy: str) -> None:
-        self._device, self._remedy = device, remedy
-        self._contexts: dict[str, Any] = {}
+        self._engines, self._device, self._remedy = dict(engines), device, remedy
+        self._contexts: dict[tuple[str, int], Any] = {}
         self._limits: dict[tuple[str, str], tuple[tuple[int, ...], tuple[int, ...]]] = {}
         for name, engine in engines.items():
-            context = engine.create_execution_context()
-            if context is None:
-                raise BackendError(f"The engine of {name!r} gives no execution context.", "Is the GPU's memory full?")
-            self._contexts[name] = context
             for index in range(engine.num_io_tensors):
                 tensor = engine.get_tensor_name(index)
                 if str(engine.get_tensor_mode(tensor)).endswith("INPUT"):
@@ -40,19 +41,35 @@ class TensorRTLauncher:
                     self._limits[name, tensor] = (tuple(least), tuple(largest))
 
     def launch(self, graph: str, buffers: Mapping[str, Buffer]) -> None:
-        context = self._contexts[graph]
         for name, buffer in buffers.items():
-            limits = self._limits.get((graph, name))
-            if limits is not None:
-                self._check(graph, name, buffer.shape, *limits)
-                context.set_input_shape(name, buffer.shape)
-            if not context.set_tensor_address(name, buffer.address):
-                raise BackendError(f"The engine of {graph!r} has no tensor {name!r}.", self._remedy)
+            if (graph, name) in self._limits:
+                self._check(graph, name, buffer.shape, *self._limits[graph, name])
+        context = self._context(graph, max(buffer.shape[0] for buffer in buffers.values() if len(buffer.shape) > 1))
+        for name, buffer in buffers.items():
+            fits = (graph, name) not in self._limits or context.set_input_shape(name, buffer.shape) is not False
+            if not fits or not context.set_tensor_address(name, buffer.address):
+                raise BackendError(f"The engine of {graph!r} does not take its tensor {name!r}.", self._remedy)
         if not context.execute_async_v3(self._device.stream):
             raise BackendError(f"The engine of {graph!r} did not run.", "TensorRT's own log above says why.")
 
+    def _context(self, graph: str, batch: int) -> Any:
+        key = (graph, batch)
+        if key not in self._contexts:
+            engine = self._engines[graph]
+            settings = engine.create_runtime_config() if hasattr(engine, "create_runtime_config") else None
+            strategy = "dynamic_shapes_kernel_specialization_strategy"
+            if hasattr(settings, strategy):
+                # RTX would replace kernels by better ones in the background, after they were captured.
+                setattr(settings, strategy, type(getattr(settings, strategy)).EAGER)
+            made = engine.create_execution_context(*(() if settings is None else (settings,)))
+            if made is None:
+                raise BackendError(f"The engine of {graph!r} gives no execution context.", "Is the GPU's memory full?")
+            self._contexts[key] = made
+        return self._contexts[key]
+
     def close(self) -> None:
         self._contexts.clear()
+        self._engines.clear()
 
     def _check(
         self, graph: str, name: str, shape: tuple[int, ...], least: tuple[int, ...], largest: tuple[int, ...]
@@ -79,9 +96,10 @@ def open_tensorrt(bundle: Bundle, precision: str, reason: str) -> DeviceBackend:
     """
     remedy = f"Run `python export/to_tensorrt.py --bundle {bundle.path} --precision {precision}`."
     folder = engine_folder(bundle)
-    if not engine_path(folder, precision, ENGINE_GRAPHS[0]).exists():
+    first = engine_path(folder, precision, ENGINE_GRAPHS[0])
+    if not first.exists():
         raise AbsentError(f"There are no engines of {precision} in {folder}.", remedy)
-    flavour, gpu = find_flavour("auto"), gpu_name()
+    flavour, gpu = find_flavour(built_by(first)), gpu_name()
     engines = load_engines(bundle, precision, folder, flavour, gpu, remedy)
 
     def most(graph: str, tensor: str, axis: int) -> int:

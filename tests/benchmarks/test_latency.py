@@ -101,8 +101,10 @@ def test_a_comparison_names_what_became_slower(report):
     assert latency.regressions(report, uniformly) == [], "a slower machine is no regression"
 
 
-def test_the_pytorch_process_draws_the_same_picture(checkpoint, picture, tiny_model):
-    first_picture_pytorch(picture, checkpoint, 1, 0.8)
+def test_the_pytorch_process_draws_the_same_picture(checkpoint, tiny_runtime, picture):
+    drawn = first_picture_pytorch(picture, checkpoint, 2, tiny_runtime.bundle.framing)
+    wanted = tiny_runtime.render(picture, steps=2)
+    assert np.abs(drawn.astype(int) - wanted).max() <= 2
 
 
 def test_the_exponent_of_a_power_is_its_own():

@@ -3,6 +3,7 @@
 `pytest -m gpu` runs these alone; where there is no device they are skipped, and say why.
 """
 
+import gc
 import shutil
 import threading
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 
 import runtime
+from export.engine_builder import BuildError
 from export.parity import TOLERANCE, example_pictures, psnr
 from export.to_onnx import export_bundle
 from export.to_tensorrt import build_engines
 from runtime.backends.tensorrt import engine_folder
 from runtime.bundle import load_bundle
+from runtime.errors import AbsentError
 from runtime.flavours import find_flavour, gpu_name
 
 pytestmark = pytest.mark.gpu
@@ -51,14 +54,19 @@ def bundle(tmp_path_factory):
         return out
     gpu = gpu_name().split(", ")[-1]
     loaded = load_bundle(out)
-    list(build_engines(loaded, engine_folder(loaded), flavour, PRECISIONS, targets=(gpu,)))
+    try:
+        list(build_engines(loaded, engine_folder(loaded), flavour, PRECISIONS, targets=(gpu,)))
+    except BuildError as error:
+        # RTX knows no data-centre GPUs: what needs engines is skipped for their absence, the rest runs.
+        if "Unknown target" not in str(error):
+            raise
     return out
 
 
 def opened(bundle, backend, precision="float32"):
     try:
         return runtime.load(bundle, backend=backend, precision=precision)
-    except runtime.BackendError as error:
+    except AbsentError as error:
         pytest.skip(str(error))
 
 
@@ -114,20 +122,25 @@ def test_close_gives_the_memory_back(bundle, backend):
         assert int(status) == 0
         return free
 
-    with opened(bundle, backend) as rt:
-        rt.render(example_pictures(1, 256)[0], image_size=32)
-    before = free()
-    for _ in range(3):
+    def once():
         with opened(bundle, backend) as rt:
             rt.render(example_pictures(1, 256)[0], image_size=32)
+        gc.collect()
+
+    # Libraries keep what they load at their first use.
+    once()
+    before = free()
+    for _ in range(3):
+        once()
     assert before - free() < 32 << 20
 
 
 def test_engines_of_another_gpu_are_refused(bundle, tmp_path):
     loaded = load_bundle(shutil.copytree(bundle, tmp_path / "bundle"))
-    flavour = find_flavour("auto")
-    if flavour.name != "rtx":
-        pytest.skip("only RTX builds for another GPU than the one that is there")
+    try:
+        flavour = find_flavour("rtx")
+    except runtime.BackendError as error:
+        pytest.skip(str(error))
     other = "sm86" if not gpu_name().endswith("sm86") else "sm89"
     list(build_engines(loaded, engine_folder(loaded), flavour, ["float32"], targets=(other,)))
     with pytest.raises(runtime.BackendError, match=f"it is for {other}"):

@@ -19,6 +19,8 @@ from tests.runtime.stand_in import StandIn, inputs
 class Launcher:
     """Runs the bundle's graphs in ONNX Runtime on the stand-in's memory."""
 
+    capturable = True
+
     def __init__(self, bundle, device, poison=None):
         self.device, self.poison, self.calls, self.closed = device, poison, 0, False
         self.graphs = {n: bundle.graph("float32", n) for n in ("coarse", "diffusion_step", "assemble")}

@@ -165,4 +165,4 @@ def test_a_surface_through_a_trained_like_triplane_is_that_of_asking_everywhere(
     found = extract_mesh(shifted, grid, 48, SCALE, tasks)
     vertices, _ = dense(shifted, 48)
     assert len(found.vertices) == len(vertices)
-    np.testing.assert_allclose(found.vertices, vertices, atol=1 / 47)
+    np.testing.assert_allclose(found.vertices, vertices, atol=1e-6)
