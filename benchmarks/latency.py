@@ -8,9 +8,9 @@ One run, same weights, picture, settings and machine; every row once a round, in
     mesh        a mesh of 128^3 of a scene that nothing has been drawn of
     cold_start  a process from its start to the first picture on disk
 
-`ratios` are medians of PyTorch eager float32 over medians of our row on the CPU, that of default settings (for views, of
-a scene whose grid is there; "new scene" is in the table); for `step` that of OpenVINO in int8, whose parity the export
-holds. The fastest peer is said beside each. `goals` says which of the project's goals this run meets.
+`ratios` are medians of PyTorch eager float32 over medians of our row on the CPU: that of default settings (for views, of
+a scene whose grid is there; "new scene" is in the table), and for `step` that of OpenVINO in int8, whose parity the
+export holds. The fastest peer is said beside each. `goals` says which of the project's goals this run meets.
 """
 
 from __future__ import annotations
@@ -240,11 +240,9 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         peers = {name: ms for name, ms in beside.items() if not name.startswith("ours")}
         best = min(peers, key=peers.__getitem__)
         mine = beside[OURS_FAST if case == "step" else OURS]
-        console.print(
-            f"{case}: the fastest peer, {best}, takes {peers[best] / mine:.2f} times as long", highlight=False
-        )
         met = "met" if report["goals"][case]["met"] else "MISSED"
-        console.print(f"{case}: {ratio:.1f} times PyTorch eager float32; goal {GOALS[case]:g}: {met}", highlight=False)
+        said = f"{ratio:.1f} times PyTorch eager float32 (goal {GOALS[case]:g}: {met})"
+        console.print(f"{case}: {said}, {peers[best] / mine:.2f} times {best}", highlight=False, soft_wrap=True)
 
 
 def plot(report: Mapping[str, Any], path: Path) -> None:

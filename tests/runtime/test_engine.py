@@ -106,11 +106,25 @@ def test_stage_times_are_recorded_on_request(tiny_runtime, pictures):
 def test_a_closed_runtime_says_so(tiny_bundle, pictures):
     with runtime.load(tiny_bundle) as rt:
         scene = rt.reconstruct(pictures[0])
+        drawn = rt.reconstruct(pictures[0])
+        drawn.render(image_size=100)
     rt.close()
+    with pytest.raises(runtime.ClosedError, match="closed"):
+        drawn.render(image_size=100)  # in several parts, on threads that are gone
     with pytest.raises(runtime.ClosedError, match="closed"):
         rt.render(pictures[0])
     with pytest.raises(runtime.ClosedError, match="closed"):
         scene.render()
+
+
+def test_a_triplane_from_elsewhere_is_checked_and_copied(tiny_runtime, pictures):
+    scene = tiny_runtime.reconstruct(pictures[0])
+    elsewhere = scene.triplane.astype(np.float64)
+    again = tiny_runtime.scene(elsewhere)
+    elsewhere[:] = 0
+    np.testing.assert_array_equal(again.render(image_size=16).rgb, scene.render(image_size=16).rgb)
+    with pytest.raises(runtime.OptionError, match="triplanes have shape"):
+        tiny_runtime.scene(scene.triplane[:2])
 
 
 def test_scenes_cannot_be_changed_behind_the_runtime(tiny_runtime, pictures):

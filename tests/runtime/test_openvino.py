@@ -25,7 +25,7 @@ def test_pictures_are_those_of_the_cpu_backend(tiny_variants, pictures, precisio
 
 
 def test_results_outlive_the_next_run_and_threads_agree(tiny_variants, pictures):
-    with runtime.load(tiny_variants, backend="openvino") as rt:
+    with runtime.load(tiny_variants, backend="openvino", precision="float32") as rt:
         first = rt.reconstruct(pictures[0])
         kept = first.triplane.copy()
         found = []
