@@ -8,7 +8,7 @@ One run, same weights, picture, settings and machine; every row once a round, in
     mesh        a mesh of 128^3 of a scene that nothing has been drawn of
     cold_start  a process from its start to the first picture on disk
 
-`ratios` are medians of PyTorch eager float32 over medians of our row on the CPU: that of default settings (for views, of
+`ratios` are medians of PyTorch eager float32 over medians of our row on the CPU: default settings (for views, of
 a scene whose grid is there; "new scene" is in the table), and for `step` that of OpenVINO in int8, whose parity the
 export holds. The fastest peer is said beside each. `goals` says which of the project's goals this run meets.
 """
