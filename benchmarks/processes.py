@@ -45,14 +45,16 @@ def peak():
 
 bundle, image, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 batch, size, samples, steps, limit = (options[k] for k in ("batch", "size", "samples", "steps", "limit"))
+start = time.perf_counter()
 with runtime.load(bundle or None, backend="cpu", memory_limit=limit) as rt:
-    loaded = peak()
+    load, loaded = time.perf_counter() - start, peak()
     seconds = []
     for _ in range(options["runs"] + 1):
         start = time.perf_counter()
         rt.render([image] * batch, None, size, samples, steps)
         seconds.append(time.perf_counter() - start)
-print(json.dumps({"seconds": seconds[1:], "first": seconds[0], "peak_mb": peak(), "loaded_mb": loaded}))
+found = {"seconds": seconds[1:], "first": seconds[0], "load": load, "peak_mb": peak(), "loaded_mb": loaded}
+print(json.dumps(found))
 """
 
 
@@ -84,8 +86,8 @@ def measured(
     """Renders in a process of its own.
 
     Returns:
-        seconds of each run, first of the one that warmed up, peak_mb and loaded_mb: resident memory in MiB, all in all
-        and after loading.
+        seconds of each run, first of the one before them, load of `runtime.load`; peak_mb and loaded_mb, resident
+        memory in MiB, all in all and after loading.
     """
     options = {"batch": batch, "size": size, "samples": samples, "steps": steps, "limit": limit, "runs": runs}
     printed = _run("-c", _MEASURED, str(bundle or ""), str(image), json.dumps(options))

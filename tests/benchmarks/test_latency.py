@@ -9,6 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks import latency, scaling
+from benchmarks import report as reporting
 from benchmarks.processes import first_picture_pytorch
 from benchmarks.sampling import by_turns, summary
 
@@ -52,7 +53,7 @@ def test_a_summary_is_of_the_raw_samples():
 
 def test_a_run_times_every_row_with_its_stages(report, tmp_path):
     rows = {row["row"] for row in report["rows"] if row["case"] == "end_to_end"}
-    assert rows == {latency.EAGER, latency.OURS, latency.OURS_FAST, "ONNX Runtime float32"}
+    assert rows == {reporting.EAGER, reporting.OURS, reporting.OURS_FAST, "ONNX Runtime float32"}
     for row in report["rows"]:
         assert row["p50_ms"] > 0
         if row["case"] == "end_to_end":
@@ -63,42 +64,42 @@ def test_a_run_times_every_row_with_its_stages(report, tmp_path):
     assert report["psnr_to_eager_db"]["view_128"] > 40
     assert report["ceilings"]["matmul_float32_gflops"] > 1
     assert report["memory"]["default"]["peak_mb"] > report["memory"]["default"]["loaded_mb"]
-    latency.plot(report, tmp_path / "plot.png")
+    reporting.plot(report, tmp_path / "plot.png")
     assert Image.open(tmp_path / "plot.png").size[0] > 500
     console = Console(record=True, width=150, quiet=True)
-    latency.show(report, console)
+    reporting.show(report, console)
 
 
 def test_rows_agree_on_the_picture(checkpoint, tiny_variants, picture):
     bench = latency.Bench(checkpoint, tiny_variants, tiny_variants, picture, compiled=False)
     views = {name: row.view(row.triplane(picture, 2), 24, 16) for name, row in bench.rows.items()}
     for name, view in views.items():
-        np.testing.assert_allclose(view, views[latency.EAGER], atol=0.1, err_msg=name)
+        np.testing.assert_allclose(view, views[reporting.EAGER], atol=0.1, err_msg=name)
 
 
 def test_ratios_are_of_medians():
     rows = [
-        {"case": "view_128", "row": latency.EAGER, "p50_ms": 100.0},
-        {"case": "view_128", "row": latency.OURS, "p50_ms": 8.0},
-        {"case": "step", "row": latency.EAGER, "p50_ms": 90.0},
-        {"case": "step", "row": latency.OURS_FAST, "p50_ms": 30.0},
-        {"case": "mesh", "row": latency.EAGER, "p50_ms": 90.0},
+        {"case": "view_128", "row": reporting.EAGER, "p50_ms": 100.0},
+        {"case": "view_128", "row": reporting.OURS, "p50_ms": 8.0},
+        {"case": "step", "row": reporting.EAGER, "p50_ms": 90.0},
+        {"case": "step", "row": reporting.OURS_FAST, "p50_ms": 30.0},
+        {"case": "mesh", "row": reporting.EAGER, "p50_ms": 90.0},
     ]
-    assert latency.ratios(rows) == {"step": 3.0, "view_128": 12.5}
+    assert reporting.ratios(rows) == {"step": 3.0, "view_128": 12.5}
 
 
 def test_a_comparison_names_what_became_slower(report):
-    assert latency.regressions(report, report) == []
+    assert reporting.regressions(report, report) == []
     slower = copy.deepcopy(report)
     for row in slower["rows"]:
-        if (row["case"], row["row"]) == ("view_128", latency.OURS):
+        if (row["case"], row["row"]) == ("view_128", reporting.OURS):
             row["p50_ms"] *= 3
-    (said,) = latency.regressions(report, slower)
+    (said,) = reporting.regressions(report, slower)
     assert said.startswith("view_128, ours, default: 3.00 times as slow")
     uniformly = copy.deepcopy(report)
     for row in uniformly["rows"]:
         row["p50_ms"] *= 2
-    assert latency.regressions(report, uniformly) == [], "a slower machine is no regression"
+    assert reporting.regressions(report, uniformly) == [], "a slower machine is no regression"
 
 
 def test_the_pytorch_process_draws_the_same_picture(checkpoint, tiny_runtime, picture):
