@@ -26,7 +26,7 @@ _FAINT = 0.05
 # direction in all planes at once. At this share a step of noise in every texel stays within 1/255 (docs/decisions.md).
 _ALIGNED = 0.5
 # A softplus of less is as good as 0: what is outside is bounded, so that a surface is interpolated well.
-_FARTHEST = -15.0
+OUTSIDE_LOGIT = -15.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def to_logit(density: Array | float, density_scale: float) -> Array:
     """The inverse of density_scale * softplus(logit), at least -15."""
     value = np.asarray(density, np.float32) / np.float32(density_scale)
     # log(exp(v) - 1); a large v is its own inverse.
-    small = np.log(np.expm1(np.clip(value, np.exp(_FARTHEST), 20)))
+    small = np.log(np.expm1(np.clip(value, np.exp(OUTSIDE_LOGIT), 20)))
     return np.where(value > 20, value, small).astype(np.float32)
 
 

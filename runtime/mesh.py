@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError, install_hint
-from .grid import DensityGrid, Field, on_lattice, to_logit
+from .grid import OUTSIDE_LOGIT, DensityGrid, Field, on_lattice, to_logit
 from .tasks import Tasks
 
 Array = NDArray[np.float32]
 FORMATS = (".glb", ".ply", ".obj")
-_OUTSIDE = -15.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _lattice(field: Field, grid: DensityGrid, resolution: int, density_scale: fl
     axis = np.linspace(-1, 1, resolution, dtype=np.float32)
     nearest = np.clip((axis + 1) * np.float32(grid.resolution / 2), 0, grid.resolution - 1).astype(np.int32)
     near = np.ix_(nearest, nearest, nearest)
-    logits = np.full((resolution + 2,) * 3, _OUTSIDE, np.float32)
+    logits = np.full((resolution + 2,) * 3, OUTSIDE_LOGIT, np.float32)
     asked = np.ones(logits.shape, bool)
     inner = (slice(1, -1),) * 3
     logits[inner] = to_logit(grid.density, density_scale).reshape((grid.resolution,) * 3)[near]

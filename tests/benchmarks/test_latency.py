@@ -17,7 +17,7 @@ from benchmarks.sampling import by_turns, summary
 @pytest.fixture(scope="module")
 def checkpoint(tiny_model, tmp_path_factory):
     path = tmp_path_factory.mktemp("latency") / "tiny.safetensors"
-    tiny_model.save(path, trained=True)
+    copy.deepcopy(tiny_model).save(path, trained=True)  # saving as trained notes it in the model, which others share
     return path
 
 
