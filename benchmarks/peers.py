@@ -207,7 +207,8 @@ class Graphs(_Plain):
             each = max(1, _POINTS // samples)
             for start in range(0, size * size, each):
                 some = rays.take(np.arange(start, min(start + each, size * size)))
-                points, distances = midpoints(some, samples)
+                distances = midpoints(some, samples)
+                points = some.origin + distances[..., None] * some.directions[:, None]
                 rgb, density = self._query(triplane, points.reshape(-1, 3))
                 step = (some.far - some.near) / np.float32(samples)
                 shape = distances.shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ _HAZE = 0.25
 _NOTHING = 5e-4
 # Where a first, coarser look finds less than this anywhere near, it is not looked at again.
 _FAINT = 0.05
+# Cells beyond which clearance is not counted: a block of samples longer than that is looked at sample by sample.
+_FARTHEST_CLEARANCE = 16
 # Share of the sensitivity that counts: what a texel has beyond its cell's middle seldom lies along the steepest
 # direction in all planes at once. At this share a step of noise in every texel stays within 1/255 (docs/decisions.md).
 _ALIGNED = 0.5
@@ -39,6 +42,8 @@ class DensityGrid:
         solid: (N^3,) bool, True where a picture has to ask the field.
         empty: (N^3,) bool, True where a picture shows nothing at all.
         unsure: (N^3,) bool, True where the surface may pass through a cell whose middle does not tell.
+        clearance: (N^3,) uint8, how many cells around each are empty on every side, itself included: 0 for one that is
+            not, 1 where it is but not all its neighbours, 16 at most.
         resolution: N.
     """
 
@@ -47,7 +52,15 @@ class DensityGrid:
     solid: NDArray[np.bool_]
     empty: NDArray[np.bool_]
     unsure: NDArray[np.bool_]
+    clearance: NDArray[np.uint8]
     resolution: int
+
+    @cached_property
+    def looks(self) -> NDArray[np.void]:
+        """(N^3,) items of four float32: colour and density side by side, to be read at once."""
+        packed = np.concatenate([self.rgb, self.density[:, None]], axis=1)
+        items: NDArray[np.void] = packed.view("V16")[:, 0]
+        return items
 
     @classmethod
     def of(
@@ -71,14 +84,20 @@ class DensityGrid:
         cells = np.flatnonzero(~faint)
         rgb[cells], density[cells] = _look(field, cells, resolution, tasks)
         logit, rise = to_logit(density, density_scale), _rise(triplane, resolution, sensitivity)
-        solid = _largest_near(logit + rise) > to_logit(_HAZE, density_scale)
-        return cls(density, rgb, solid, ~solid & (density < _NOTHING), np.abs(logit) <= rise, resolution)
+        solid = _largest_near(logit) + rise > to_logit(_HAZE, density_scale)
+        empty = ~solid & (density < _NOTHING)
+        return cls(density, rgb, solid, empty, np.abs(logit) <= rise, _clearance(empty), resolution)
 
-    def cells(self, points: Array) -> NDArray[np.intp]:
-        """Index of the cell that each of the points (..., 3) is in."""
-        half = np.float32(self.resolution / 2)
-        index = np.clip((points + 1) * half, 0, self.resolution - 1).astype(np.intp)
-        cells: NDArray[np.intp] = (index[..., 0] * self.resolution + index[..., 1]) * self.resolution + index[..., 2]
+    def cells(self, origin: Array, directions: Array, distances: Array) -> NDArray[np.intp]:
+        """Index (R, S) of the cell that each sample is in: origin (3,), directions (R, 3), distances (R, S)."""
+        half, cells = np.float32(self.resolution / 2), np.zeros(distances.shape, np.intp)
+        for axis in range(3):
+            # An axis at a time: runs of memory, where points would be triples.
+            place = distances * (half * directions[:, axis, None])
+            place += half * (origin[axis] + 1)
+            np.clip(place, 0, self.resolution - 1, out=place)
+            cells *= self.resolution
+            cells += place.astype(np.intp)
         return cells
 
 
@@ -167,10 +186,28 @@ def _largest_near(values: Array) -> Array:
     return _dilated(values.reshape((resolution,) * 3)).reshape(-1)
 
 
+def _clearance(empty: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """(N^3,) as `DensityGrid` has it, of (N^3,) cells."""
+    resolution = round(len(empty) ** (1 / 3))
+    occupied = ~empty.reshape((resolution,) * 3)
+    clearance = np.zeros(occupied.shape, np.uint8)
+    for _ in range(_FARTHEST_CLEARANCE):
+        clearance += ~occupied
+        occupied = _dilated(occupied)
+    return clearance.reshape(-1)
+
+
 def _dilated(values: Array) -> Array:
     """The largest of each value and its neighbours along every axis, diagonal ones included."""
     for axis in range(values.ndim):
-        wide = np.pad(values, [(1, 1) if a == axis else (0, 0) for a in range(values.ndim)], mode="edge")
-        moved = np.moveaxis(wide, axis, 0)
-        values = np.moveaxis(np.maximum(np.maximum(moved[:-2], moved[2:]), moved[1:-1]), 0, axis)
+        values = _largest_along(axis, values)
     return values
+
+
+def _largest_along(axis: int, values: Array) -> Array:
+    """The largest of each value and its two neighbours along one axis."""
+    moved, largest = np.moveaxis(values, axis, 0), values.copy()
+    into = np.moveaxis(largest, axis, 0)
+    np.maximum(into[1:], moved[:-1], out=into[1:])
+    np.maximum(into[:-1], moved[1:], out=into[:-1])
+    return largest

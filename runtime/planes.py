@@ -34,14 +34,14 @@ class PlaneSampler:
         a, b, c, d = wide[:, :-1, :-1], wide[:, :-1, 1:], wide[:, 1:, :-1], wide[:, 1:, 1:]
         terms = np.concatenate([a, b - a, c - a, a - b - c + d], axis=-1)
         # Each place as one item: NumPy copies those by index without holding the interpreter's lock.
-        self._terms = terms.reshape(3, -1).view(f"V{16 * self._channels}")
+        self._terms = terms.reshape(-1).view(f"V{16 * self._channels}")
 
     def at(self, points: Array) -> Array:
         """Features (N, 3C) at points (N, 3), the planes' one after another; outside the cube the border continues."""
-        features = np.empty((len(points), 3 * self._channels), np.float32)
-        for plane, (column, row, sign) in enumerate(PLANE_AXES):
-            self._read(plane, points[:, column], sign * points[:, row], self._part(features, plane))
-        return features
+        along = self._texels(points.T)
+        across = np.stack([along[column] for column, _, _ in PLANE_AXES], axis=1)
+        down = np.stack([along[row] if sign > 0 else self._side + 1 - along[row] for _, row, sign in PLANE_AXES], 1)
+        return self._read(np.arange(3, dtype=np.float32), across, down).reshape(len(points), -1)
 
     def lattice(self, axis: Array) -> Callable[[LatticeIndex], Array]:
         """Features at points of a lattice, read once for each pair of coordinates instead of for each point.
@@ -52,38 +52,47 @@ class PlaneSampler:
         Returns:
             From three arrays (K,) of indices into `axis` to features (K, 3C), as `at` has them.
         """
-        count = len(axis)
-        tables = np.empty((3, count * count, self._channels), np.float32)
+        count, across = len(axis), self._texels(axis)
+        tables = np.empty((3, count, count, self._channels), np.float32)
         each = max(1, _READ_AT_ONCE // count)
         for plane, (_, _, sign) in enumerate(PLANE_AXES):
+            rows = across if sign > 0 else self._side + 1 - across
             for start in range(0, count, each):
-                down = sign * axis[start : start + each]
-                part = tables[plane, start * count : (start + len(down)) * count]
-                self._read(plane, np.tile(axis, len(down)), np.repeat(down, count), part)
+                part = slice(start, start + each)
+                wide, down = np.broadcast_arrays(across, rows[part, None])
+                tables[plane, part] = self._read(np.float32(plane), wide, down)
+        flat = tables.reshape(3, count * count, self._channels)
 
         def at(index: LatticeIndex) -> Array:
-            features = np.empty((len(index[0]), 3 * self._channels), np.float32)
+            features = np.empty((len(index[0]), 3, self._channels), np.float32)
             for plane, (column, row, _) in enumerate(PLANE_AXES):
-                self._part(features, plane)[:] = tables[plane].take(index[row] * count + index[column], 0)
-            return features
+                features[:, plane] = flat[plane].take(index[row] * count + index[column], 0)
+            return features.reshape(len(features), -1)
 
         return at
 
-    def _part(self, features: Array, plane: int) -> Array:
-        return features[:, plane * self._channels : (plane + 1) * self._channels]
+    def _texels(self, coordinates: Array) -> Array:
+        """[-1, 1], or beyond, to places among the bordered texels, whose middles lie at whole numbers."""
+        half = np.float32(self._side / 2)
+        places = coordinates * half
+        places += half + np.float32(0.5)
+        return np.clip(places, np.float32(0.5), np.float32(self._side + 0.5), out=places)
 
-    def _read(self, plane: int, across: Array, down: Array, out: Array) -> None:
-        """Fills out (N, C) from one plane; across and down are (N,) in [-1, 1], or beyond."""
-        half, first, last = np.float32(self._side / 2), np.float32(0.5), np.float32(self._side + 0.5)
-        u = np.clip(across * half + (half + first), first, last)
-        v = np.clip(down * half + (half + first), first, last)
-        left, top = u.astype(np.int32), v.astype(np.int32)
-        weights = np.ones((len(u), 4), np.float32)
-        np.subtract(u, left, out=weights[:, 1])
-        np.subtract(v, top, out=weights[:, 2])
-        np.multiply(weights[:, 1], weights[:, 2], out=weights[:, 3])
-        # Indices of the platform's own width, which NumPy need not convert while it holds the interpreter's lock.
-        index = (top * (self._side + 1) + left).astype(np.intp)
-        terms = self._terms[plane][index].view(np.float32).reshape(-1, 4, self._channels)
-        # A matrix product would go to BLAS, whose threads fight over the cores with those that read other points.
-        np.einsum("nk,nkc->nc", weights, terms, out=out)
+    def _read(self, planes: Array | np.float32, across: Array, down: Array) -> Array:
+        """Features (..., C) of planes (...) at texels across and down (...).
+
+        In few operations on many points: each of them hands the interpreter's lock to the thread that reads others.
+        """
+        left, top = np.floor(across), np.floor(down)
+        weights = np.ones((*across.shape, 4), np.float32)
+        np.subtract(across, left, out=weights[..., 1])
+        np.subtract(down, top, out=weights[..., 2])
+        np.multiply(weights[..., 1], weights[..., 2], out=weights[..., 3])
+        # Whole numbers of float32 as far as 2^24, which three planes of 2,300 texels a side do not reach.
+        top += np.float32(self._side + 1) * planes
+        top *= self._side + 1
+        top += left
+        terms = self._terms[top.astype(np.intp).reshape(-1)].view(np.float32).reshape(-1, 4, self._channels)
+        # `einsum` would hold the lock; products as small as these start no threads of BLAS.
+        found: Array = np.matmul(weights.reshape(-1, 1, 4), terms).reshape(*across.shape, self._channels)
+        return found

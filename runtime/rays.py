@@ -91,7 +91,7 @@ def clip_to_cube(
     return np.where(hit, near, 0.0), np.where(hit, far, 0.0)
 
 
-def midpoints(rays: Rays, num_samples: int, samples: range | None = None) -> tuple[Array, Array]:
+def midpoints(rays: Rays, num_samples: int, samples: range | None = None) -> Array:
     """Splits each ray's stay in the cube into equal intervals and samples them in the middle.
 
     Args:
@@ -100,13 +100,12 @@ def midpoints(rays: Rays, num_samples: int, samples: range | None = None) -> tup
         samples: which of them; None for all.
 
     Returns:
-        points: (R, S, 3) world positions; distances: (R, S) from the origin of the ray.
+        (R, S) distances from the origin of the ray.
     """
     step = (rays.far - rays.near) / np.float32(num_samples)
     middle = np.asarray(range(num_samples) if samples is None else samples, np.float32) + np.float32(0.5)
-    distances = rays.near[:, None] + step[:, None] * middle
-    points = rays.origin + distances[..., None] * rays.directions[:, None, :]
-    return points, distances
+    distances: Array = rays.near[:, None] + step[:, None] * middle
+    return distances
 
 
 def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
@@ -122,29 +121,40 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
     step = (rays.far - rays.near) / np.float32(num_samples)
     colour, passing = np.zeros((count, 3), np.float32), np.ones(count, np.float32)
     along = np.zeros(count, np.float32)
-    live = np.arange(count)
-    for start in range(0, num_samples, SAMPLES_AT_ONCE):
+    blocks = range(0, num_samples, SAMPLES_AT_ONCE)
+    crossed = _crossed(grid, rays, step, blocks)
+    for index, start in enumerate(blocks):
+        live = np.flatnonzero(crossed[:, index] & (passing > _OPAQUE))
         some = rays.take(live)
-        points, distances = midpoints(some, num_samples, range(start, min(start + SAMPLES_AT_ONCE, num_samples)))
-        cells = grid.cells(points)
-        # Most rays pass through nothing most of the time: only the others are worth more than this look.
+        distances = midpoints(some, num_samples, range(start, min(start + SAMPLES_AT_ONCE, num_samples)))
+        cells = grid.cells(some.origin, some.directions, distances)
         rows = np.flatnonzero(~grid.empty[cells].all(axis=1))
         if not rows.size:
             continue
-        here, cells, points = live[rows], cells[rows], points[rows]
-        rgb, density = grid.rgb[cells], grid.density[cells]
-        solid = grid.solid[cells]
-        if solid.any():
-            rgb[solid], density[solid] = field(points[solid])
-        part = composite(rgb, density, distances[rows], step[here], some.cosine[rows])
+        some, here, cells, distances = some.take(rows), live[rows], cells[rows], distances[rows]
+        look = grid.looks[cells].view(np.float32).reshape(*cells.shape, 4)
+        solid = np.flatnonzero(grid.solid[cells])
+        if solid.size:
+            away = some.directions[solid // cells.shape[1]]
+            away *= distances.reshape(-1)[solid, None]
+            away += some.origin
+            flat = look.reshape(-1, 4)
+            flat[solid, :3], flat[solid, 3] = field(away)
+        part = composite(look[..., :3], look[..., 3], distances, step[here], some.cosine)
         colour[here] += passing[here, None] * part[0]
         along[here] += passing[here] * part[1] * part[2]
         passing[here] *= 1 - part[1]
-        live = live[passing[live] > _OPAQUE]
-        if not live.size:
-            break
     alpha = 1 - passing
     return colour, alpha, np.divide(along, alpha, out=np.zeros_like(along), where=alpha > 1e-6)
+
+
+def _crossed(grid: DensityGrid, rays: Rays, step: Array, blocks: range) -> NDArray[np.bool_]:
+    """(R, blocks) False where all samples of a block are in cells that are empty, by one look at the block's middle."""
+    middle = np.asarray(blocks, np.float32) + np.float32(blocks.step / 2)
+    cells = grid.cells(rays.origin, rays.directions, rays.near[:, None] + step[:, None] * middle)
+    reach = step * np.float32(blocks.step / 4 * grid.resolution)
+    crossed: NDArray[np.bool_] = grid.clearance[cells] <= reach[:, None] + 1
+    return crossed
 
 
 def composite(rgb: Array, density: Array, distances: Array, step: Array, cosine: Array) -> tuple[Array, Array, Array]:

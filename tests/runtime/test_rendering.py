@@ -137,7 +137,8 @@ def test_compositing_equals_a_naive_loop():
 
 def test_samples_are_the_midpoints_of_equal_intervals():
     rays = camera_rays(Camera.orbit(), 4, 4)
-    points, distances = midpoints(rays, 8)
+    distances = midpoints(rays, 8)
+    points = rays.origin + distances[..., None] * rays.directions[:, None]
     step = (rays.far - rays.near) / 8
     np.testing.assert_allclose(distances[:, 0], rays.near + step / 2, rtol=1e-6)
     np.testing.assert_allclose(distances[:, -1], rays.far - step / 2, rtol=1e-6)
