@@ -74,7 +74,10 @@ class TriplaneRenderer(nn.Module):
 
     def decode(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` from the planes' features (..., 3C) on."""
-        colour, density = self._heads(features)
+        return self.activated(*self._heads(features))
+
+    def activated(self, colour: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
+        """What the heads give, (..., 3) and (..., 1), as colour in [0, 1] and density per scene unit."""
         return torch.sigmoid(colour), DENSITY_SCALE * F.softplus(density)
 
     def sensitivity(self, triplane: Tensor, points: int = 20_000) -> list[float]:

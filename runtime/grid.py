@@ -78,12 +78,12 @@ class DensityGrid:
         resolution = triplane.shape[-1] // 2
         rgb, density = _look(field, np.arange((resolution // 2) ** 3), resolution // 2, tasks)
         # Twice as coarse a look finds most of what is empty, at an eighth of the cost.
-        logit, rise = to_logit(density, density_scale), _rise(triplane, resolution // 2, sensitivity)
+        logit, rise = to_logit(density, density_scale), _rise(triplane, resolution // 2, sensitivity, tasks)
         faint = _largest_near(logit + rise) <= to_logit(_FAINT, density_scale)
         rgb, density, faint = (_split(values, resolution // 2) for values in (rgb, density, faint))
         cells = np.flatnonzero(~faint)
         rgb[cells], density[cells] = _look(field, cells, resolution, tasks)
-        logit, rise = to_logit(density, density_scale), _rise(triplane, resolution, sensitivity)
+        logit, rise = to_logit(density, density_scale), _rise(triplane, resolution, sensitivity, tasks)
         solid = _largest_near(logit) + rise > to_logit(_HAZE, density_scale)
         empty = ~solid & (density < _NOTHING)
         return cls(density, rgb, solid, empty, np.abs(logit) <= rise, _clearance(empty), resolution)
@@ -135,11 +135,12 @@ def _look(field: Field, cells: NDArray[np.integer], resolution: int, tasks: Task
     return rgb, density
 
 
-def _rise(triplane: Array, resolution: int, sensitivity: Sequence[float]) -> Array:
+def _rise(triplane: Array, resolution: int, sensitivity: Sequence[float], tasks: Tasks) -> Array:
     """(N^3,) how far the logit anywhere in a cell may be from that in its middle, by what the planes have beside it."""
     rise = np.zeros((resolution,) * 3, np.float32)
+    unseen = tasks.map(lambda plane: _unseen(plane, resolution), triplane)
     for plane, (column, row, sign) in enumerate(PLANE_AXES):
-        change = np.float32(_ALIGNED * sensitivity[plane]) * _unseen(triplane[plane], resolution)[::sign]
+        change = np.float32(_ALIGNED * sensitivity[plane]) * unseen[plane][::sign]
         # The plane's (row, column) to (x, y, z), with the axis that it lacks of length 1.
         rise += np.expand_dims(change if row < column else change.T, 3 - row - column)
     return rise.reshape(-1)

@@ -61,13 +61,14 @@ class PlaneSampler:
                 part = slice(start, start + each)
                 wide, down = np.broadcast_arrays(across, rows[part, None])
                 tables[plane, part] = self._read(np.float32(plane), wide, down)
-        flat = tables.reshape(3, count * count, self._channels)
+        places = tables.reshape(-1).view(f"V{4 * self._channels}")
 
         def at(index: LatticeIndex) -> Array:
-            features = np.empty((len(index[0]), 3, self._channels), np.float32)
+            found = np.empty((len(index[0]), 3), np.intp)
             for plane, (column, row, _) in enumerate(PLANE_AXES):
-                features[:, plane] = flat[plane].take(index[row] * count + index[column], 0)
-            return features.reshape(len(features), -1)
+                np.multiply(index[row], count, out=found[:, plane])
+                found[:, plane] += index[column] + plane * count**2
+            return places[found.reshape(-1)].view(np.float32).reshape(len(found), -1)
 
         return at
 

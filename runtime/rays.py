@@ -19,6 +19,8 @@ Array = NDArray[np.float32]
 
 # Samples of each ray that are looked at together: fewer stop sooner behind a surface, more make larger arrays.
 SAMPLES_AT_ONCE = 8
+# Each of fewer samples stands for so much of the ray that what the grid knows of haze is not enough.
+_FEW_SAMPLES = 16
 # A ray ends when less than this share of the light behind it would pass.
 _OPAQUE = 1e-3
 
@@ -123,6 +125,7 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
     along = np.zeros(count, np.float32)
     blocks = range(0, num_samples, SAMPLES_AT_ONCE)
     crossed = _crossed(grid, rays, step, blocks)
+    worth_asking = grid.solid if num_samples >= _FEW_SAMPLES else ~grid.empty
     for index, start in enumerate(blocks):
         live = np.flatnonzero(crossed[:, index] & (passing > _OPAQUE))
         some = rays.take(live)
@@ -133,13 +136,13 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
             continue
         some, here, cells, distances = some.take(rows), live[rows], cells[rows], distances[rows]
         look = grid.looks[cells].view(np.float32).reshape(*cells.shape, 4)
-        solid = np.flatnonzero(grid.solid[cells])
-        if solid.size:
-            away = some.directions[solid // cells.shape[1]]
-            away *= distances.reshape(-1)[solid, None]
-            away += some.origin
+        asked = np.flatnonzero(worth_asking[cells])
+        if asked.size:
+            points = some.directions[asked // cells.shape[1]]
+            points *= distances.reshape(-1)[asked, None]
+            points += some.origin
             flat = look.reshape(-1, 4)
-            flat[solid, :3], flat[solid, 3] = field(away)
+            flat[asked, :3], flat[asked, 3] = field(points)
         part = composite(look[..., :3], look[..., 3], distances, step[here], some.cosine)
         colour[here] += passing[here, None] * part[0]
         along[here] += passing[here] * part[1] * part[2]

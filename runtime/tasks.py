@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import ClosedError
 
@@ -42,14 +42,15 @@ class Tasks:
         """
         size = max(1, self.points // points_each)
         parts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
-        if self.workers is None or len(parts) == 1:
-            for part in parts:
-                work(part)
-        else:
-            try:
-                results = self.workers.map(work, parts)
-            except RuntimeError:  # Of an executor that was shut down; what `work` raises comes later.
-                raise ClosedError(
-                    "The runtime of this scene is closed.", "Draw inside the runtime's lifetime."
-                ) from None
-            deque(results, maxlen=0)
+        self.map(work, parts)
+
+    def map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """`work` of each item, in order; it has to be safe to be called from several threads at once."""
+        items = list(items)
+        if self.workers is None or len(items) == 1:
+            return [work(item) for item in items]
+        try:
+            results = self.workers.map(work, items)
+        except RuntimeError:  # Of an executor that was shut down; what `work` raises comes later.
+            raise ClosedError("The runtime of this scene is closed.", "Draw inside the runtime's lifetime.") from None
+        return list(results)

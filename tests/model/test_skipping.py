@@ -113,6 +113,17 @@ def test_the_fast_drawing_equals_the_plain_one(case, camera):
     assert np.abs(frame.rgb - expected).max() < 1 / 255
 
 
+@pytest.mark.parametrize("samples", [1, 3, 8, 17, 130, 300])
+@pytest.mark.parametrize("case", [speckled, shells, ring, haze, lumps])
+def test_no_block_of_samples_is_left_out_that_holds_something(case, samples):
+    renderer, triplane = case()
+    camera = Camera.orbit(35, elevation=-40)
+    with torch.no_grad():
+        plain = renderer.render_volume(torch.from_numpy(triplane)[None], samples, 24, camera)
+    frame = scene_of(Querying(renderer), triplane).render(camera, 24, samples)
+    assert np.abs(frame.rgb - plain[0].permute(1, 2, 0).numpy()).max() < 1 / 255
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_random_triplanes_are_drawn_as_the_plain_method_does(seed):
     renderer, triplane = (noise if seed % 2 else lumps)(seed + 10, offset=float(3 * seed + 3))
