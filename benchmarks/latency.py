@@ -15,6 +15,7 @@ export holds. The fastest peer is said beside each. `goals` says which of the pr
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
@@ -46,6 +47,8 @@ from runtime.bundle import load_bundle
 from runtime.timing import record_times
 
 _CHECKPOINT = Path("model/checkpoints/small.safetensors")
+# Not beside onnxruntime-gpu: the extra brings ONNX Runtime for CPUs, which would overwrite it.
+_OPENVINO = importlib.util.find_spec("openvino") is not None
 _console = Console(stderr=True)
 Calls = dict[str, Callable[[], object]]
 
@@ -62,7 +65,7 @@ class Bench:
             EAGER: PyTorch(model, self.bundle, bfloat16=False, compiled=False),
             "PyTorch eager bfloat16": PyTorch(model, self.bundle, bfloat16=True, compiled=False),
             "ONNX Runtime float32": Graphs(self.bundle, "float32", onnxruntime_engine),
-            "OpenVINO, its best": Graphs(self.bundle, "float32", openvino_engine),
+            **({"OpenVINO, its best": Graphs(self.bundle, "float32", openvino_engine)} if _OPENVINO else {}),
             OURS: Ours(bundle, "cpu", "float32"),
         }
         if compiled:
@@ -139,11 +142,12 @@ class Bench:
         for name, (bfloat16, compiled) in torches.items():
             row = PyTorch(model, self.medium, bfloat16, compiled)
             calls[name] = lambda row=row: row.step(*example)  # type: ignore[misc]
-        for name, engine in (("ONNX Runtime", onnxruntime_engine), ("OpenVINO, its best", openvino_engine)):
+        engines = {"ONNX Runtime": onnxruntime_engine} | ({"OpenVINO, its best": openvino_engine} if _OPENVINO else {})
+        for name, engine in engines.items():
             for precision in ("float32", "int8"):
                 run = engine(self.medium.graph(precision, "diffusion_step").data)
                 calls[f"{name}, {precision} graph"] = lambda run=run: run(feeds)  # type: ignore[misc]
-        for backend in ("cpu", "openvino"):
+        for backend in ("cpu", "openvino") if _OPENVINO else ("cpu",):
             for precision in self.medium.precisions:
                 rt = runtime.load(self.medium.path, backend=backend, precision=precision)
                 self._opened.append(rt)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 Figures = dict[str, Any]
+_PAUSE = 0.1
 _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13-libs", "numpy")
 
 
@@ -31,6 +32,8 @@ def by_turns(
     for turn in range(-warmup, rounds):
         for name in list(rows) if turn % 2 == 0 else reversed(rows):
             tell(f"{name}, round {turn + 1} of {rounds}" if turn >= 0 else f"{name}, warming up")
+            # Threads of the row before wait for more work in a busy loop for a while: it must not cost the next one.
+            time.sleep(_PAUSE)
             start = time.perf_counter()
             rows[name]()
             if turn >= 0:

@@ -19,7 +19,7 @@ import torch
 
 from model import WaveletTriplaneDiffusion
 from model.renderer import DENSITY_SCALE
-from runtime.bundle import FORMAT_VERSION, MANIFEST, manifest_digest
+from runtime.bundle import ENGINES, FORMAT_VERSION, MANIFEST, manifest_digest
 from runtime.images import TRAINING_FRAMING
 from runtime.schedule import cosine_schedule
 
@@ -114,6 +114,9 @@ def replacing(target: Path) -> Iterator[Path]:
         yield folder
         if target.exists():
             target.rename(old)
+            if (old / ENGINES).exists():
+                # They say themselves what they were built for: the next build tells what changed.
+                (old / ENGINES).rename(folder / ENGINES)
         try:
             folder.rename(target)
         except OSError:
@@ -126,10 +129,11 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def _may_replace(target: Path) -> bool:
-    """Whether a folder is empty, or a bundle with nothing else in it."""
+    """Whether a folder is empty, or a bundle with nothing but engines beside it."""
     if not target.is_dir():
         return False
-    found = {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()}
+    paths = [path.relative_to(target) for path in target.rglob("*") if not path.is_dir()]
+    found = {path.as_posix() for path in paths if path.parts[0] != ENGINES}
     if not found:
         return True
     try:

@@ -27,7 +27,7 @@ from export.engine_builder import BuildError, Range, build, profile_of
 from export.lint import LintError, check
 from runtime.backends.gpu import LARGEST_POINTS
 from runtime.backends.tensorrt import engine_folder
-from runtime.bundle import ENGINE_GRAPHS, Bundle, default_bundle, load_bundle
+from runtime.bundle import CPU_ONLY, ENGINE_GRAPHS, Bundle, default_bundle, load_bundle
 from runtime.engines import EngineKey, EngineMiss, engine_path, read_engine, write_engine
 from runtime.errors import WaveletTriplaneError
 from runtime.flavours import FLAVOURS, Flavour, find_flavour, gpu_name
@@ -35,14 +35,15 @@ from runtime.flavours import FLAVOURS, Flavour, find_flavour, gpu_name
 POINTS: Range = (1, LARGEST_POINTS, LARGEST_POINTS)
 BATCH: Range = (1, 1, 4)
 TARGETS = ("sm86", "sm89", "sm120")
-CPU_ONLY = "int8-cpu"
 _DTYPES = {"float32": "FLOAT", "float16": "HALF", "int8": "INT8"}
 _console = Console(stderr=True)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one graph: why it was built (None if it was there), plan size in bytes, seconds, layers."""
+    """What became of one graph: why it was built (None if it was there), plan size in bytes, seconds, the
+    share of layers in the asked precision, and what the lint warned of.
+    """
 
     precision: str
     graph: str
@@ -50,6 +51,7 @@ class Result:
     size: int
     seconds: float
     share: float | None
+    warnings: tuple[str, ...] = ()
 
 
 def build_engines(
@@ -97,13 +99,13 @@ def build_engines(
             started = time.perf_counter()
             # Two builds at once: the second waits, and then finds the engine of the first.
             with FileLock(path.with_suffix(".lock")):
-                reason, share = None, None
+                reason, share, warnings = None, None, []
                 try:
                     size = len(read_engine(path, key))
                 except EngineMiss as miss:
                     reason = str(miss)
                     progress(f"{precision} {name}: {reason}")
-                    check(onnx.load_from_string(graph.data), graph.inputs, graph.outputs)
+                    warnings = check(onnx.load_from_string(graph.data), graph.inputs, graph.outputs)
                     made = build(
                         graph,
                         profile,
@@ -115,7 +117,7 @@ def build_engines(
                     )
                     write_engine(path, key, made.plan)
                     size, share = len(made.plan), made.share
-            yield Result(precision, name, reason, size, time.perf_counter() - started, share)
+            yield Result(precision, name, reason, size, time.perf_counter() - started, share, tuple(map(str, warnings)))
 
 
 def report(results: Sequence[Result], console: Console) -> None:
@@ -131,6 +133,8 @@ def report(results: Sequence[Result], console: Console) -> None:
     for r in results:
         if r.reason is not None:
             console.print(f"{r.precision} {r.graph} was built: {r.reason}.", soft_wrap=True, highlight=False)
+        for warning in r.warnings:
+            console.print(f"{r.precision} {r.graph}, lint: {warning}", soft_wrap=True, highlight=False)
 
 
 def main(
@@ -154,7 +158,15 @@ def main(
         with _console.status("building") as status:
             results = list(
                 build_engines(
-                    loaded, folder, found, chosen, batch, points, targets.split(","), workspace << 20, status.update
+                    loaded,
+                    folder,
+                    found,
+                    chosen,
+                    batch,
+                    points,
+                    [t.strip() for t in targets.split(",")],
+                    workspace << 20,
+                    status.update,
                 )
             )
     except (BuildError, LintError, WaveletTriplaneError, OSError) as error:

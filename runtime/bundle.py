@@ -16,6 +16,10 @@ from .errors import BundleError, OptionError
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+# Folder beside the manifest, where engines of its graphs lie.
+ENGINES = "engines"
+# The precision that no GPU takes: its zero points do not parse in TensorRT.
+CPU_ONLY = "int8-cpu"
 # What a GPU runs as engines; a CPU reads the planes itself and decodes what it read.
 ENGINE_GRAPHS = ("coarse", "diffusion_step", "assemble", "renderer")
 GRAPHS = (*ENGINE_GRAPHS, "decoder")

@@ -1,7 +1,7 @@
 """Engines on disk: each in one file with the key that it was built for, never read under another.
 
-A file is a line of magic, the header's length, the header (JSON: the key, the plan's size and sha256) and the plan. It
-is written beside and renamed, so that a build that is killed leaves what was there before.
+A file is a line of magic, the header's length, the sha256 of what follows, the header (the key as JSON) and the plan.
+It is written beside and renamed, so that a build that is killed leaves what was there before.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-_MAGIC = b"wavelet-triplane-diffusion engine 1\n"
-_LENGTH = 8
+_MAGIC = b"wavelet-triplane-diffusion engine 2\n"
+_LENGTH, _DIGEST = 8, 32
 Profile = Mapping[str, Sequence[Sequence[int]]]
 
 
@@ -106,38 +106,35 @@ def built_by(path: Path) -> str:
 
 
 def _opened(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Key and plan of a file, every byte of the plan checked."""
+    """Key and plan of a file, every byte of it checked."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise EngineMiss("there is none yet") from None
     except OSError as error:
         raise EngineMiss(f"it cannot be read ({error.strerror})") from None
-    start = len(_MAGIC) + _LENGTH
+    start = len(_MAGIC) + _LENGTH + _DIGEST
     if not raw.startswith(_MAGIC) or len(raw) < start:
         raise EngineMiss("the file is damaged, or no engine of this project")
-    plan_start = start + int.from_bytes(raw[len(_MAGIC) : start], "little")
-    try:
-        header = json.loads(raw[start:plan_start])
-        old, size, digest = header["key"], header["size"], header["sha256"]
-    except (ValueError, KeyError, TypeError):
-        raise EngineMiss("its header is damaged") from None
-    plan = raw[plan_start:]
-    if len(plan) != size:
-        raise EngineMiss(f"the file is damaged: {len(plan)} bytes of plan where there should be {size}")
-    if hashlib.sha256(plan).hexdigest() != digest:
-        raise EngineMiss("the file is damaged: the plan does not match its sha256")
-    return old if isinstance(old, dict) else {}, plan
+    length, digest = raw[len(_MAGIC) : start - _DIGEST], raw[start - _DIGEST : start]
+    if hashlib.sha256(length + raw[start:]).digest() != digest:
+        raise EngineMiss("the file is damaged: it does not match its sha256")
+    plan_start = start + int.from_bytes(length, "little")
+    key: dict[str, Any] = json.loads(raw[start:plan_start])
+    return key, raw[plan_start:]
 
 
 def write_engine(path: Path, key: EngineKey, plan: bytes) -> None:
-    """Writes a plan and its key, atomically."""
-    header = json.dumps({"key": asdict(key), "size": len(plan), "sha256": hashlib.sha256(plan).hexdigest()}).encode()
+    """Writes a plan and its key, atomically; one build of an engine at a time."""
+    header = json.dumps(asdict(key)).encode()
+    length = len(header).to_bytes(_LENGTH, "little")
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.partial"):  # Of builds that were killed.
+        left.unlink(missing_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(_MAGIC + len(header).to_bytes(_LENGTH, "little") + header + plan)
+            file.write(_MAGIC + length + hashlib.sha256(length + header + plan).digest() + header + plan)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

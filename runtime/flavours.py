@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from types import ModuleType
 
-from .errors import BackendError, OptionError, install_hint
+from .errors import AbsentError, BackendError, OptionError, install_hint
 
 FLAVOURS = ("auto", "tensorrt", "rtx")
 _MODULES = {"tensorrt": ("tensorrt",), "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
@@ -42,15 +42,15 @@ def gpu_name() -> str:
     """Name and compute capability of the first GPU, as engines are tied to it.
 
     Raises:
-        BackendError: there is none, or `cuda-bindings` is not installed.
+        AbsentError: there is none, or `cuda-bindings` is not installed.
     """
     try:
         from cuda.bindings import runtime as cuda
     except ImportError as error:
-        raise BackendError(f"cuda-bindings cannot be imported ({error}).", install_hint("tensorrt-rtx")) from None
+        raise AbsentError(f"cuda-bindings cannot be imported ({error}).", install_hint("tensorrt-rtx")) from None
     status, properties = cuda.cudaGetDeviceProperties(0)
     if int(status) != 0:
-        raise BackendError(
+        raise AbsentError(
             f"There is no CUDA GPU here ({status.name}).",
             "Use backend='cpu'; engines for another machine's GPU are built with --flavour rtx --targets sm86,sm89.",
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle
+from ..bundle import CPU_ONLY, Bundle
 from ..errors import BackendError, ClosedError
 from ..grid import Field
 from .base import Array
@@ -53,7 +53,7 @@ class DeviceBackend:
         largest_batch, largest_points: the most that a launch may take.
 
     Raises:
-        BackendError: the first device or launcher does not open.
+        BackendError: the first device or launcher does not open, or the precision is for CPUs alone.
     """
 
     workers: Executor | None = None
@@ -70,6 +70,8 @@ class DeviceBackend:
         largest_batch: int = 8,
         largest_points: int = LARGEST_POINTS,
     ) -> None:
+        if precision == CPU_ONLY:
+            raise BackendError(f"{CPU_ONLY} runs on a CPU alone.", "Use precision='int8'.")
         self.name, self.reason = name, reason
         self._bundle, self._largest_batch, self._largest_points = bundle, largest_batch, largest_points
         condition = bundle.graph(precision, "coarse").outputs[1]
@@ -112,6 +114,8 @@ class DeviceBackend:
 
     def close(self) -> None:
         with self._changed:
+            if self._closed:
+                return
             self._closed = True
             while self._lent:
                 self._changed.wait()

@@ -17,7 +17,8 @@ from .cpu import CpuBackend, Network
 def openvino_network(graph: Graph, threads: int, exact: bool) -> Network:
     """A graph in OpenVINO's CPU plugin.
 
-    Its dynamic batch stays dynamic: in OpenVINO 2026.4 a float32 denoiser of fixed shape ends in a segmentation fault.
+    The runtime runs one picture at a time, so a fixed batch of 1 saves a fifth of the time. Not so where it has to be
+    exact: in OpenVINO 2026.4 a float32 denoiser of fixed shape ends in a segmentation fault.
 
     Args:
         graph: from a bundle; threads: computing threads.
@@ -37,7 +38,10 @@ def openvino_network(graph: Graph, threads: int, exact: bool) -> Network:
         settings["INFERENCE_PRECISION_HINT"] = "f32"
     try:
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(graph.data), "CPU", settings)
+        network = core.read_model(graph.data)
+        if not exact:
+            network.reshape({s.name: [1 if isinstance(n, str) else n for n in s.shape] for s in graph.inputs})
+        compiled = core.compile_model(network, "CPU", settings)
     except Exception as error:  # OpenVINO raises RuntimeError and kinds of its own.
         raise BackendError(
             f"OpenVINO {openvino.__version__} cannot load the graph {graph.name!r} ({error}).",

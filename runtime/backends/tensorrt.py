@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..bundle import ENGINE_GRAPHS, Bundle
+from ..bundle import ENGINE_GRAPHS, ENGINES, Bundle
 from ..engines import EngineMiss, built_by, engine_path, find_engine
 from ..errors import AbsentError, BackendError
 from ..flavours import Flavour, find_flavour, gpu_name
@@ -84,7 +84,7 @@ class TensorRTLauncher:
 
 def engine_folder(bundle: Bundle) -> Path:
     """Where the engines of a bundle lie: beside its graphs, so that both are moved together."""
-    return bundle.path / "engines"
+    return bundle.path / ENGINES
 
 
 def open_tensorrt(bundle: Bundle, precision: str, reason: str) -> DeviceBackend:

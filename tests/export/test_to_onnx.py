@@ -12,8 +12,8 @@ import torch
 import export.to_onnx as exporter
 import model as model_package
 import runtime
-from export.bundle_writer import ExportError, describe_model
-from export.parity import TOLERANCE, Check, compare, psnr
+from export.bundle_writer import ExportError, describe_model, replacing
+from export.parity import BATCHES, TOLERANCE, Check, compare, example_pictures, psnr
 from model import WaveletTriplaneDiffusion
 
 SCRIPT = Path(exporter.__file__)
@@ -138,3 +138,28 @@ def test_psnr_judges_the_worst_row_and_no_nan():
     assert psnr(np.array([np.nan, 1.0]), expected[0]) == -np.inf
     assert psnr(np.ones(3), np.zeros(3)) == -np.inf
     assert psnr(np.zeros(3), np.zeros(3)) == 200
+
+
+def test_the_shipped_int8_draws_as_pytorch_does_row_by_row():
+    pictures = example_pictures(max(BATCHES), 256)
+    camera = runtime.Camera.orbit(azimuth=40)
+    model = WaveletTriplaneDiffusion.load(SHIPPED)
+    with runtime.load(precision="int8", backend="cpu") as rt, torch.no_grad():
+        images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 127.5 - 1
+        planes = model(images, True, steps=1)["triplane_highres"]
+        expected = model.renderer.render_volume(planes, 64, 64, camera).permute(0, 2, 3, 1).numpy()
+        for batch in BATCHES:
+            for scene, wanted in zip(rt.reconstruct(pictures[:batch], steps=1), expected, strict=False):
+                assert psnr(scene.render(camera, 64).rgb, wanted, peak=1.0) >= TOLERANCE["int8"]
+        checked = {check["what"] for check in rt.bundle.manifest["precisions"]["int8"]["parity"]["checks"]}
+    assert {f"picture, batch {batch}, {steps} steps" for batch in BATCHES for steps in (1, 4, 20)} <= checked
+
+
+def test_a_bundle_is_replaced_and_keeps_its_engines(tmp_path):
+    out = tmp_path / "bundle"
+    (out / "engines" / "float32").mkdir(parents=True)
+    (out / "manifest.json").write_text('{"precisions": {}}')
+    (out / "engines" / "float32" / "coarse.engine").write_bytes(b"engine")
+    with replacing(out) as folder:
+        (folder / "new").write_text("")
+    assert sorted(p.name for p in out.rglob("*") if p.is_file()) == ["coarse.engine", "new"]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import json
 import subprocess
 import sys
 import threading
@@ -21,7 +20,7 @@ from export.quantize import calibration_feeds, calibration_pictures, to_int8
 from export.to_onnx import untrained_model
 from export.to_tensorrt import BATCH, POINTS, TARGETS, build_engines
 from runtime.bundle import ENGINE_GRAPHS, Graph, load_bundle
-from runtime.engines import EngineKey, EngineMiss, engine_path, read_engine, write_engine
+from runtime.engines import EngineKey, EngineMiss, _opened, engine_path, find_engine, read_engine, write_engine
 from runtime.errors import BackendError, OptionError
 from runtime.flavours import find_flavour
 
@@ -54,17 +53,22 @@ def test_every_graph_builds_in_every_precision_for_every_target(preset, rtx):
         protos = {"FLOAT": exact[name], "HALF": to_float16(exact[name])}
         if name in feeds:
             protos["INT8"] = to_int8(exact[name], feeds[name], cpu_only=False)
+        sizes = {}
         for dtype, proto in protos.items():
             assert check(proto, definition.inputs, definition.outputs) == []
             graph = Graph(name, proto.SerializeToString(), definition.inputs, definition.outputs)
             made = build(graph, profile_of(graph, RANGES), rtx, TARGETS, 1 << 30, dtype, lambda _: None)
             assert len(made.plan) > 100_000
+            sizes[dtype] = len(made.plan)
             assert (("GRID_SAMPLE", "FLOAT") in made.layers) == (name in ("coarse", "renderer"))
             if dtype == "HALF" and name in ("coarse", "diffusion_step"):
                 assert ("CONVOLUTION", "FLOAT") not in made.layers
                 assert made.layers["CONVOLUTION", "HALF"] > 10
             # The inverse transform and the timestep stay in float32, and only convolutions are quantised.
             assert made.share == 1 if dtype == "FLOAT" else made.share > 0.4 or name == "assemble"
+        if name in ("coarse", "diffusion_step"):
+            weights = len(exact[name].SerializeToString())
+            assert sizes["FLOAT"] - sizes["HALF"] > 0.35 * weights, "weights are kept in half precision"
 
 
 def test_nothing_changed_is_no_build(bundle, rtx, tmp_path):
@@ -124,11 +128,12 @@ def test_a_damaged_engine_is_refused_whatever_byte_is_hit(tmp_path):
     whole = path.read_bytes()
     for position in range(len(whole)):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        try:
-            plan = read_engine(path, key)
-        except EngineMiss:
-            continue
-        pytest.fail(f"byte {position} was flipped unnoticed: {plan[:10]!r}")
+        for read in (
+            lambda: read_engine(path, key),
+            lambda: find_engine(path, "a" * 64, "rtx", "1", "NVIDIA L4, sm89"),
+        ):
+            with pytest.raises(EngineMiss):
+                read()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         with pytest.raises(EngineMiss):
@@ -168,10 +173,33 @@ def test_a_build_killed_at_any_moment_leaves_the_cache_whole(tiny_variants, bund
         for name in ENGINE_GRAPHS:
             path = engine_path(tmp_path, "float16", name)
             if path.exists():
-                header = json.loads(path.read_bytes()[44:].split(b'"sha256"')[0].decode() + '"sha256": ""}')
-                assert read_engine(path, EngineKey(**header["key"]))
+                assert _opened(path)[1]
     results = run(bundle, tmp_path, rtx)
     assert all(r.reason in (None, "there is none yet") for r in results)
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_kill_while_an_engine_is_written_leaves_the_one_before(tmp_path, moment):
+    path = tmp_path / "x.engine"
+    old, new = (EngineKey(graph * 64, "rtx", "1", "sm89", {}, {}) for graph in "ab")
+    write_engine(path, old, b"old plan")
+    code = f"""
+import os, pathlib
+from runtime.engines import EngineKey, write_engine
+def die(*_):
+    os.kill(os.getpid(), 9)
+os.fsync = die
+if {moment!r} == "replace":
+    os.fsync, pathlib.Path.replace = (lambda _: None), die
+write_engine(pathlib.Path({str(path)!r}), EngineKey("b" * 64, "rtx", "1", "sm89", {{}}, {{}}), bytes(1 << 20))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 2, "the killed build had begun to write"
+    assert read_engine(path, old) == b"old plan"
+    write_engine(path, new, b"new plan")
+    assert read_engine(path, new) == b"new plan"
+    assert list(tmp_path.iterdir()) == [path], "what the killed build left is cleared away"
 
 
 def test_two_builds_at_once_end_with_one_engine(bundle, rtx, tmp_path):
@@ -204,6 +232,18 @@ def test_an_operator_that_does_not_parse_is_named_with_its_node(rtx, bundle):
     graph = Graph("bad", proto.SerializeToString(), (spec,), ())
     with pytest.raises(BuildError, match=r"'bad' does not parse in rtx .*node volume \(Det\)"):
         build(graph, profile_of(graph, RANGES), rtx, ["sm89"], 1 << 28, "FLOAT", lambda _: None)
+
+
+def test_a_grid_sample_that_is_not_linear_is_refused(rtx, bundle):
+    graph = bundle.graph("float32", "renderer")
+    proto = onnx.load_from_string(graph.data)
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "GridSample" and attribute.name == "mode":
+                attribute.s = b"nearest"
+    nearest = dataclasses.replace(graph, data=proto.SerializeToString())
+    with pytest.raises(BuildError, match=r"'renderer': .* was read as .*NEAREST, not as linear"):
+        build(nearest, profile_of(graph, RANGES), rtx, ["sm89"], 1 << 28, "FLOAT", lambda _: None)
 
 
 @pytest.mark.parametrize("batch", [(0, 1, 4), (2, 1, 4), (1, 5, 4)])

@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 
 import runtime
+from runtime import backends
 from runtime.backends.cuda import OrtLauncher
 from runtime.backends.device import Buffer
 from runtime.backends.gpu import DeviceBackend
@@ -226,6 +227,32 @@ def test_without_engines_the_command_is_said_and_auto_goes_on_quietly(bundle, ti
         assert rt.backend.name == "cpu"
         assert "no engines of float32" in rt.backend.reason
     assert not caplog.text
+
+
+def test_auto_takes_tensorrt_then_cuda_then_cpu_and_says_why(tiny_bundle, monkeypatch):
+    loaded = load_bundle(tiny_bundle)
+
+    def refusing(name):
+        def refuse(*_):
+            raise AbsentError(f"No {name} here.", "Get one.")
+
+        return refuse
+
+    for name in ("_open_tensorrt", "_open_cuda"):
+        monkeypatch.setattr(backends, name, lambda bundle, precision, reason, name=name: (name, reason))
+    assert backends.open_backend("auto", loaded, "float32", None) == ("_open_tensorrt", "the first that runs")
+    monkeypatch.setattr(backends, "_open_tensorrt", refusing("TensorRT"))
+    found = backends.open_backend("auto", loaded, "float32", None)
+    assert found == ("_open_cuda", "tensorrt: No TensorRT here; the first that runs")
+    monkeypatch.setattr(backends, "_open_cuda", refusing("CUDA"))
+    opened = backends.open_backend("auto", loaded, "float32", None)
+    assert (opened.name, opened.reason) == ("cpu", "tensorrt: No TensorRT here; cuda: No CUDA here")
+    opened.close()
+
+
+def test_what_a_cpu_alone_runs_is_refused(bundle):
+    with pytest.raises(runtime.BackendError, match="int8-cpu runs on a CPU alone"):
+        DeviceBackend("cuda", "a test", bundle, "int8-cpu", None, None)
 
 
 @pytest.mark.parametrize(
