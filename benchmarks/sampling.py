@@ -19,13 +19,19 @@ _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", 
 
 
 def by_turns(
-    rows: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1, tell: Callable[[str], None] = lambda _: None
+    rows: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 1,
+    settle: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, list[float]]:
     """Seconds of each call.
 
     Args:
         rows: what is timed, by name; a call returns when its result is in host memory.
         rounds: calls of each; warmup: further ones before them, not counted.
+        settle: each timed call comes right after one of the same row that is not, so that caches and threads are as they
+            are for a user who calls it again and again, not as the row before left them.
         tell: called with the row that comes next.
     """
     seconds: dict[str, list[float]] = {name: [] for name in rows}
@@ -34,6 +40,8 @@ def by_turns(
             tell(f"{name}, round {turn + 1} of {rounds}" if turn >= 0 else f"{name}, warming up")
             # Threads of the row before wait for more work in a busy loop for a while: it must not cost the next one.
             time.sleep(_PAUSE)
+            if settle:
+                rows[name]()
             start = time.perf_counter()
             rows[name]()
             if turn >= 0:

@@ -41,6 +41,10 @@ def test_every_row_has_its_turn_and_the_order_alternates():
     seconds = by_turns({name: lambda name=name: calls.append(name) for name in "abc"}, rounds=2, warmup=1)
     assert "".join(calls) == "cba" + "abc" + "cba"
     assert {name: len(each) for name, each in seconds.items()} == {"a": 2, "b": 2, "c": 2}
+    calls.clear()
+    seconds = by_turns({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=1, warmup=0, settle=True)
+    assert "".join(calls) == "aabb"
+    assert len(seconds["a"]) == 1
 
 
 def test_a_summary_is_of_the_raw_samples():
