@@ -87,7 +87,7 @@ def show(report: dict[str, Any], console: Console) -> None:
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Time and memory over each axis, both logarithmic."""
+    """Time over each axis, both logarithmic, and peak memory."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -98,8 +98,16 @@ def plot(report: dict[str, Any], path: Path) -> None:
     for column, (axis, figures) in enumerate(axes.items()):
         for row, (key, label) in enumerate((("seconds", "seconds"), ("peak_mb", "peak MiB"))):
             panel = panels[row, column]
-            panel.loglog(figures["sizes"], figures[key], "o-")
+            panel.plot(figures["sizes"], figures[key], "o-")
+            panel.set_xscale("log", base=2)
+            panel.set_xticks(figures["sizes"], [str(size) for size in figures["sizes"]], fontsize=7)
+            panel.minorticks_off()
             panel.set_ylabel(label if column == 0 else "")
+            if key == "seconds":
+                panel.set_yscale("log", base=2)
+                panel.yaxis.set_major_formatter("{x:.2g}")
+            else:
+                panel.set_ylim(bottom=0)
         fitted = f", exponent {figures['exponent']:.2f}" if "exponent" in figures else ""
         panels[0, column].set_title(("pixels" if axis == "size" else axis) + fitted, fontsize=9)
     figure.tight_layout()
