@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .backends import default_threads
 from .bundle import default_bundle, load_bundle
 from .errors import BackendError, BundleError, install_hint
-from .flavours import find_flavour
+from .flavours import find_flavour, first_gpu, gpu_name
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,9 @@ def examine() -> Iterator[Finding]:
     openvino = _version("openvino")
     absent = f"absent, the CPU's int8 instructions go unused; {install_hint('openvino')}"
     yield Finding("openvino", True if openvino else None, f"{openvino}: backend='openvino'" if openvino else absent)
-    driver = shutil.which("nvidia-smi")
-    yield Finding("nvidia driver", True if driver else None, driver or "no nvidia-smi on the path: no GPU will be used")
+    yield from _gpu()
     for name in ("tensorrt", "rtx"):
-        try:
-            flavour = find_flavour(name)
-        except BackendError as error:
-            yield Finding(name, None, str(error))
-        else:
-            yield Finding(
-                name, True, f"{flavour.version}: builds engines; the tensorrt backend runs them where there is a GPU"
-            )
+        yield _tensorrt(name)
     try:
         bundle = load_bundle(default_bundle())
     except BundleError as error:
@@ -75,10 +67,66 @@ def _onnxruntime() -> Iterator[Finding]:
         return
     yield Finding("onnxruntime", True, f"{ort.__version__} with {', '.join(providers)}")
     if "CUDAExecutionProvider" in providers:
-        yield Finding("cuda provider", True, "present; tried after tensorrt")
+        yield _cuda_provider()
     else:
         swap = f"`pip uninstall -y onnxruntime` first. {install_hint('gpu')}"
         yield Finding("cuda provider", None, f"absent, the CPU is used; for an NVIDIA GPU run {swap}")
+
+
+def _cuda_provider() -> Finding:
+    """Being compiled in says little: whether its libraries load shows when it opens a graph."""
+    from .backends.onnx import open_session
+
+    try:
+        bundle = load_bundle(default_bundle())
+        open_session(bundle.graph(bundle.precisions[0], "assemble"), "CUDAExecutionProvider", 1)
+    except (BackendError, BundleError) as error:
+        return Finding(
+            "cuda provider", False, f"present, but opens no graph: {error.cause} The CPU is used. {install_hint('gpu')}"
+        )
+    return Finding("cuda provider", True, "opens a graph; tried after tensorrt")
+
+
+def _gpu() -> Iterator[Finding]:
+    try:
+        cuda, name = first_gpu(), gpu_name()
+    except BackendError as error:
+        # A machine without a GPU is in order, one whose driver does not answer is not.
+        driver = shutil.which("nvidia-smi")
+        yield Finding("gpu", False if driver else None, f"{driver} is there, but: {error}" if driver else str(error))
+        return
+    _, driver_version = cuda.cudaDriverGetVersion()
+    _, runtime_version = cuda.cudaRuntimeGetVersion()
+    yield Finding("gpu", True, name)
+    yield Finding(
+        "nvidia driver",
+        driver_version // 1000 >= runtime_version // 1000,
+        f"for CUDA up to {_dotted(driver_version)}; cuda-bindings is for {_dotted(runtime_version)}"
+        + ("" if driver_version // 1000 >= runtime_version // 1000 else ": install a newer driver"),
+    )
+
+
+def _tensorrt(name: str) -> Finding:
+    try:
+        flavour = find_flavour(name)
+    except BackendError as error:
+        return Finding(name, None, str(error))
+    trt = flavour.module
+    # Its libraries are loaded here: a module that imports may still lack them.
+    try:
+        builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    except Exception as error:  # Each release raises kinds of its own.
+        return Finding(name, False, f"{flavour.version} is installed, but makes no builder ({error}).")
+    if not builder:
+        return Finding(name, False, f"{flavour.version} is installed, but makes no builder.")
+    return Finding(
+        name, True, f"{flavour.version}: builds engines; the tensorrt backend runs them where there is a GPU"
+    )
+
+
+def _dotted(version: int) -> str:
+    """CUDA's 13020 as 13.2."""
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def _version(package: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from .errors import AbsentError, BackendError, OptionError, install_hint
 
@@ -38,22 +39,38 @@ class Flavour:
         return 0
 
 
-def gpu_name() -> str:
-    """Name and compute capability of the first GPU, as engines are tied to it.
+def first_gpu() -> Any:
+    """cuda-bindings' runtime module, with the first GPU as the calling thread's own.
 
     Raises:
-        AbsentError: there is none, or `cuda-bindings` is not installed.
+        AbsentError: there is no GPU, or `cuda-bindings` is not installed.
     """
     try:
         from cuda.bindings import runtime as cuda
     except ImportError as error:
-        raise AbsentError(f"cuda-bindings cannot be imported ({error}).", install_hint("tensorrt-rtx")) from None
-    status, properties = cuda.cudaGetDeviceProperties(0)
-    if int(status) != 0:
+        hint = f"{install_hint('gpu')} Or, with TensorRT-RTX: {install_hint('tensorrt-rtx')}"
+        raise AbsentError(f"cuda-bindings cannot be imported ({error}).", hint) from None
+    status, count = cuda.cudaGetDeviceCount()
+    if int(status) == 0 and count:
+        (status,) = cuda.cudaSetDevice(0)
+    if int(status) != 0 or not count:
         raise AbsentError(
             f"There is no CUDA GPU here ({status.name}).",
             "Use backend='cpu'; engines for another machine's GPU are built with --flavour rtx --targets sm86,sm89.",
         )
+    return cuda
+
+
+def gpu_name() -> str:
+    """Name and compute capability of the first GPU, as engines are tied to it: "NVIDIA L4, sm89".
+
+    Raises:
+        AbsentError: as in `first_gpu`.
+        BackendError: the driver does not say.
+    """
+    status, properties = first_gpu().cudaGetDeviceProperties(0)
+    if int(status) != 0:
+        raise BackendError(f"The driver does not name its GPU ({status.name}).", "Does `nvidia-smi` run?")
     name = properties.name.decode().rstrip("\0") if isinstance(properties.name, bytes) else str(properties.name)
     return f"{name}, sm{properties.major}{properties.minor}"
 

@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from ..bundle import ENGINE_GRAPHS, Bundle
+from ..bundle import ENGINE_GRAPHS, Bundle, Graph
 from ..errors import AbsentError, BackendError, install_hint
 from .device import Buffer, CudaDevice, Device
 from .gpu import DeviceBackend
 from .onnx import open_session
 
+# ONNX Runtime may keep a graph that was captured until its session ends: no more than these of each launcher.
+_MOST_CAPTURED = 64
+# Its run option that names a captured graph, and the name that captures and replays nothing.
+_CAPTURED_ID, _NONE_CAPTURED = "gpu_graph_id", -1
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A session with its inputs and outputs where the loop has them."""
+
+    graph: str
+    session: ort.InferenceSession
+    binding: ort.IOBinding
+
+    def __call__(self) -> None:
+        self.run(_NONE_CAPTURED)
+
+    def run(self, captured: int) -> None:
+        """Runs plainly, or replays the captured graph of this number; its first run captures it."""
+        options = ort.RunOptions()
+        # The stream orders what follows: waiting for the device here would leave it idle.
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        options.add_run_config_entry(_CAPTURED_ID, str(captured))
+        try:
+            self.session.run_with_iobinding(self.binding, options)
+        except Exception as error:
+            raise BackendError(
+                f"The graph {self.graph!r} failed in ONNX Runtime ({error}).", "If memory ran out, use smaller batches."
+            ) from error
+
 
 class OrtLauncher:
-    """A session for each graph, with inputs and outputs where the loop has them.
+    """A session for each graph, which captures CUDA graphs of its own: one for each binding.
 
-    Its launches are not captured: inside a caller's own capture ONNX Runtime records copies from host memory that it
-    gives back afterwards, and a replay would read what is no longer there.
+    A capture of the device's stream around several sessions would record copies from host memory that ONNX Runtime
+    gives back afterwards; what it captures itself is whole.
 
     Args:
         bundle: verified; precision: one of its variants.
@@ -30,8 +62,6 @@ class OrtLauncher:
         BundleError: a graph is not what the manifest says.
     """
 
-    capturable = False
-
     def __init__(
         self,
         bundle: Bundle,
@@ -40,36 +70,58 @@ class OrtLauncher:
         provider: str = "CUDAExecutionProvider",
         kind: str = "cuda",
     ) -> None:
-        settings = {}
+        self._kind, self._provider = kind, provider
+        self._settings: dict[str, str] = {}
         if kind == "cuda":
             # The search for the fastest convolution would run again for every new shape, inside the first request.
-            settings = {"user_compute_stream": str(device.stream), "cudnn_conv_algo_search": "HEURISTIC"}
+            self._settings = {"user_compute_stream": str(device.stream), "cudnn_conv_algo_search": "HEURISTIC"}
             # What a bundle calls float32 keeps its 24 bits.
-            settings["use_tf32"] = "0"
+            self._settings["use_tf32"] = "0"
+        self._why_plain: str | None = None
         graphs = [bundle.graph(precision, name) for name in ENGINE_GRAPHS]
-        self._sessions = {graph.name: open_session(graph, provider, 1, settings) for graph in graphs}
+        self._sessions = {graph.name: self._opened(graph) for graph in graphs}
         self._outputs = {graph.name: {spec.name for spec in graph.outputs} for graph in graphs}
-        self._kind = kind
-        self._run = ort.RunOptions()
-        # The stream orders what follows: waiting for the device here would leave it idle.
-        self._run.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._numbers = iter(range(1, 1 + _MOST_CAPTURED))
 
-    def launch(self, graph: str, buffers: Mapping[str, Buffer]) -> None:
+    def bind(self, graph: str, buffers: Mapping[str, Buffer]) -> _Bound:
         session = self._sessions[graph]
         binding = session.io_binding()
         for name, buffer in buffers.items():
             bind = binding.bind_output if name in self._outputs[graph] else binding.bind_input
             bind(name, self._kind, 0, np.dtype(buffer.dtype).type, buffer.shape, buffer.address)
-        try:
-            session.run_with_iobinding(binding, self._run)
-        except Exception as error:
+        return _Bound(graph, session, binding)
+
+    def capture(self, launches: Sequence[Any]) -> list[tuple[_Bound, int]]:
+        if self._why_plain is not None:
+            raise BackendError(self._why_plain, "It runs as it is, only slower.")
+        captured = list(zip(launches, self._numbers, strict=False))
+        if len(captured) < len(launches):
+            self.forget(captured)
             raise BackendError(
-                f"The graph {graph!r} failed in ONNX Runtime ({error}).",
-                "If memory ran out, use smaller batches.",
-            ) from error
+                f"ONNX Runtime keeps what it captures, and {_MOST_CAPTURED} graphs are the most here.",
+                "Use fewer batch sizes and step counts.",
+            )
+        return captured
+
+    def replay(self, captured: Sequence[tuple[_Bound, int]]) -> None:
+        for bound, number in captured:
+            bound.run(number)
+
+    def forget(self, captured: Sequence[tuple[_Bound, int]]) -> None:
+        for bound, number in captured:
+            bound.session.release_captured_graph(number)
 
     def close(self) -> None:
         self._sessions.clear()
+
+    def _opened(self, graph: Graph) -> ort.InferenceSession:
+        # The renderer's points change from call to call.
+        if self._kind == "cuda" and graph.name != "renderer" and self._why_plain is None:
+            try:
+                return open_session(graph, self._provider, 1, self._settings | {"enable_cuda_graph": "1"})
+            except BackendError as error:
+                self._why_plain = error.cause
+        return open_session(graph, self._provider, 1, self._settings)
 
 
 def open_cuda(bundle: Bundle, precision: str, reason: str) -> DeviceBackend:

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AbsentError, BackendError, install_hint
+from ..errors import BackendError
+from ..flavours import first_gpu
 
 # What TensorRT asks of the address of a tensor.
 ALIGNMENT = 256
@@ -63,7 +64,7 @@ class Device(Protocol):
         """Device to host, after all that is in the stream."""
         ...
 
-    def capture(self, launches: Callable[[], None]) -> Any:
+    def capture(self, launches: Callable[[], object]) -> Any:
         """Records what `launches` puts into the stream instead of running it."""
         ...
 
@@ -88,22 +89,19 @@ class CudaDevice:
     """
 
     def __init__(self) -> None:
-        try:
-            from cuda.bindings import runtime as cuda
-        except ImportError as error:
-            hint = f"{install_hint('gpu')} Or, with TensorRT-RTX: {install_hint('tensorrt-rtx')}"
-            raise AbsentError(f"cuda-bindings cannot be imported ({error}).", hint) from None
-        self._cuda = cuda
+        cuda = self._cuda = first_gpu()
+        # Another thread's allocation must not break this thread's capture.
+        self._thread_local = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._staging, self._staged = 0, 0
-        status, count = cuda.cudaGetDeviceCount()
-        if int(status) != 0 or not count:
-            raise AbsentError(f"There is no CUDA GPU here ({status.name}).", "Use backend='cpu'.")
         self.use()
         self.stream: int = int(self._call(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking)))
 
     def use(self) -> None:
         # The current device is a thread's own: a caller's PyTorch may have chosen another.
         self._call(self._cuda.cudaSetDevice(0))
+        # ONNX Runtime captures in the global mode: without this its capture in another thread would refuse this one's
+        # allocations, and break on them.
+        self._call(self._cuda.cudaThreadExchangeStreamCaptureMode(self._thread_local))
 
     def allocate(self, size: int) -> int:
         return int(self._call(self._cuda.cudaMalloc(max(size, ALIGNMENT))))
@@ -126,10 +124,8 @@ class CudaDevice:
         self._call(self._cuda.cudaStreamSynchronize(self.stream))
         return staged.view(source.dtype).reshape(source.shape).copy()
 
-    def capture(self, launches: Callable[[], None]) -> Any:
-        # Thread-local: another thread's allocation must not break this thread's capture.
-        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self._call(self._cuda.cudaStreamBeginCapture(self.stream, mode))
+    def capture(self, launches: Callable[[], object]) -> Any:
+        self._call(self._cuda.cudaStreamBeginCapture(self.stream, self._thread_local))
         try:
             launches()
         except BaseException:

@@ -142,7 +142,7 @@ class DeviceBackend:
             "density": Buffer(buffers["density"].address, (1, count, 1)),
         }
         part.device.upload(bound["points"], points[None])
-        part.launcher.launch("renderer", bound)
+        part.launcher.bind("renderer", bound)()
         return part.device.download(bound["rgb"])[0], part.device.download(bound["density"])[0, :, 0]
 
     def _point_buffers(self, part: _Part, planes: tuple[int, ...]) -> dict[str, Buffer]:

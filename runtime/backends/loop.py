@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,17 +26,35 @@ Array = NDArray[np.float32]
 _MOST_SHAPES = 4
 
 
+# Puts one graph, bound to its buffers, into the stream; raises `BackendError` where it cannot.
+Launch = Callable[[], None]
+
+
 class Launcher(Protocol):
-    """Puts a graph of the bundle into a device's stream.
+    """Puts graphs of the bundle into a device's stream."""
 
-    Attributes:
-        capturable: whether its launches may be captured and replayed.
-    """
+    def bind(self, graph: str, buffers: Mapping[str, Buffer]) -> Launch:
+        """Binds a graph to the named buffers, which it reads and writes as often as the launch is called.
 
-    capturable: bool
+        Raises:
+            BackendError: a shape is not one that the graph takes.
+        """
+        ...
 
-    def launch(self, graph: str, buffers: Mapping[str, Buffer]) -> None:
-        """Reads and writes the named buffers; raises `BackendError` where it cannot."""
+    def capture(self, launches: Sequence[Launch]) -> Any:
+        """Makes one thing of launches, all its own, that `replay` runs in their order.
+
+        Raises:
+            BackendError: it cannot be done.
+        """
+        ...
+
+    def replay(self, captured: Any) -> None:
+        """Puts what was captured into the stream."""
+        ...
+
+    def forget(self, captured: Any) -> None:
+        """Gives what was captured back."""
         ...
 
     def close(self) -> None:
@@ -46,12 +64,13 @@ class Launcher(Protocol):
 
 @dataclass
 class _Arrangement:
-    """The buffers of one shape, and what was captured on them."""
+    """The buffers of one shape, the launches bound to them, and what was captured of these."""
 
     buffers: dict[str, Buffer]
     row_stride: int
     draw_stride: int
-    graph: Any = None
+    launches: list[Launch] = field(default_factory=list)
+    captured: Any = None
     plain: bool = False
     owned: list[int] = field(default_factory=list)
 
@@ -89,7 +108,7 @@ class DeviceLoop:
         arrangement = self._arranged(len(images), len(noise), len(table))
         self._fill(arrangement, images, noise, table)
         with stage("loop"):
-            result = self._run(arrangement, len(table))
+            result = self._run(arrangement)
         if not np.isfinite(result).all():
             raise BackendError(
                 f"{self._first_bad(arrangement, images, noise, table)} gave NaN or infinity.",
@@ -134,6 +153,7 @@ class DeviceLoop:
                 self._allocate(arrangement, name, shape, 4 * int(np.prod(shape)))
             self._allocate(arrangement, "noise", (draws, *bands), draws * arrangement.draw_stride)
             self._allocate(arrangement, "rows", (steps, 7), steps * arrangement.row_stride)
+            arrangement.launches = self._bound(arrangement, steps)
         except BackendError:
             self._release(self._ready.pop(key))
             raise
@@ -145,8 +165,8 @@ class DeviceLoop:
         arrangement.buffers[name] = Buffer(address, shape)
 
     def _release(self, arrangement: _Arrangement) -> None:
-        if arrangement.graph is not None:
-            self._device.forget(arrangement.graph)
+        if arrangement.captured is not None:
+            self._launcher.forget(arrangement.captured)
         for address in arrangement.owned:
             self._device.free(address)
 
@@ -158,77 +178,67 @@ class DeviceLoop:
         for index, row in enumerate(table.astype(np.float32)):
             device.upload(buffers["rows"].part(index, arrangement.row_stride), row)
 
-    def _run(self, arrangement: _Arrangement, steps: int) -> Array:
-        def launches() -> None:
-            for launch in self._launches(arrangement, steps):
-                launch()
-
+    def _run(self, arrangement: _Arrangement) -> Array:
         triplane = arrangement.buffers["triplane"]
-        if arrangement.graph is not None:
-            self._device.replay(arrangement.graph)
+        if arrangement.captured is not None:
+            self._launcher.replay(arrangement.captured)
             return self._device.download(triplane)
-        launches()
+        for launch in arrangement.launches:
+            launch()
         plain = self._device.download(triplane)
-        if self._launcher.capturable and not arrangement.plain:
-            self.fallback = self._captured(arrangement, launches, plain)
+        if not arrangement.plain:
+            self.fallback = self._capture(arrangement, plain)
             if self.fallback is not None:
                 arrangement.plain = True
                 _logger.warning("The sampling loop runs without a captured graph: %s", self.fallback)
         return plain
 
-    def _captured(self, arrangement: _Arrangement, launches: Callable[[], None], plain: Array) -> str | None:
+    def _capture(self, arrangement: _Arrangement, plain: Array) -> str | None:
         """Captures the launches; returns why not, where that fails or gives something else than the plain run."""
         try:
-            graph = self._device.capture(launches)
+            captured = self._launcher.capture(arrangement.launches)
         except BackendError as error:
             return f"capture failed: {error.cause}"
         try:
-            self._device.replay(graph)
+            self._launcher.replay(captured)
             again = self._device.download(arrangement.buffers["triplane"])
         except BackendError as error:
-            self._device.forget(graph)
+            self._launcher.forget(captured)
             return f"replay failed: {error.cause}"
         if not np.array_equal(again, plain, equal_nan=True):
-            self._device.forget(graph)
+            self._launcher.forget(captured)
             return "the captured graph gave another result than the plain run"
-        arrangement.graph = graph
+        arrangement.captured = captured
         return None
 
-    def _launches(self, arrangement: _Arrangement, steps: int) -> list[Callable[[], None]]:
+    def _bound(self, arrangement: _Arrangement, steps: int) -> list[Launch]:
         """Every launch of a run, in order. The first step reads the noise itself: nothing overwrites it."""
-        b, launch = arrangement.buffers, self._launcher.launch
+        b, bind = arrangement.buffers, self._launcher.bind
         noise = b["noise"]
-        calls: list[Callable[[], None]] = [
-            lambda: launch("coarse", {"image": b["image"], "triplane_ll": b["ll"], "condition": b["condition"]})
-        ]
+        start = noise.part(0, arrangement.draw_stride)
+        launches = [bind("coarse", {"image": b["image"], "triplane_ll": b["ll"], "condition": b["condition"]})]
         for index in range(steps):
             before, after = index % 2, (index + 1) % 2
-            first = index == 0
-            drawn = noise.part(min(index + 1, noise.shape[0] - 1), arrangement.draw_stride)
-            start = noise.part(0, arrangement.draw_stride)
             step = {
-                "noisy": start if first else b[f"state{before}"],
+                "noisy": b[f"state{before}"] if index else start,
                 "condition": b["condition"],
                 # The first row has no use for a previous prediction: any finite values do.
-                "previous": start if first else b[f"denoised{before}"],
-                "noise": drawn,
+                "previous": b[f"denoised{before}"] if index else start,
+                "noise": noise.part(min(index + 1, noise.shape[0] - 1), arrangement.draw_stride),
                 "row": b["rows"].part(index, arrangement.row_stride),
                 "next": b[f"state{after}"],
                 "denoised": b[f"denoised{after}"],
             }
-            calls.append(lambda step=step: launch("diffusion_step", step))  # type: ignore[misc]
+            launches.append(bind("diffusion_step", step))
         details = b[f"state{steps % 2}"]
-        calls.append(
-            lambda: launch("assemble", {"triplane_ll": b["ll"], "details": details, "triplane": b["triplane"]})
-        )
-        return calls
+        return [*launches, bind("assemble", {"triplane_ll": b["ll"], "details": details, "triplane": b["triplane"]})]
 
     def _first_bad(self, arrangement: _Arrangement, images: Array, noise: Array, table: NDArray[np.float64]) -> str:
         """Runs launch by launch, looking at each result: which is the first that is not finite."""
         self._fill(arrangement, images, noise, table)
         watched = ["condition", *(f"state{(index + 1) % 2}" for index in range(len(table)))]
-        for index, (call, name) in enumerate(zip(self._launches(arrangement, len(table)), watched, strict=False)):
-            call()
+        for index, (launch, name) in enumerate(zip(arrangement.launches, watched, strict=False)):
+            launch()
             if not np.isfinite(self._device.download(arrangement.buffers[name])).all():
                 return "The coarse stage" if index == 0 else f"Step {index} of {len(table)}"
         return "The inverse wavelet transform"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import onnxruntime as ort
 
@@ -10,6 +11,10 @@ from ..bundle import Graph, TensorSpec
 from ..errors import BackendError, BundleError
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64", "tensor(int8)": "int8"}
+
+
+# Operators that ONNX Runtime itself puts on the CPU beside a GPU, where they compute shapes.
+_OF_SHAPES = frozenset("Add Cast Concat Div Gather Mul Range Shape Size Slice Squeeze Sub Unsqueeze".split())  # noqa: SIM905
 
 
 def open_session(
@@ -23,7 +28,7 @@ def open_session(
         threads: of the CPU provider.
 
     Raises:
-        BackendError: the provider did not take the graph.
+        BackendError: the provider did not take the graph, or not all of it.
         BundleError: the graph is not what the manifest says.
     """
     options = ort.SessionOptions()
@@ -33,6 +38,9 @@ def open_session(
     options.enable_mem_pattern = False
     # Threads that wait for a graph's next run by spinning would take the cores from the graph that runs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    elsewhere_matters = provider != "CPUExecutionProvider"
+    if elsewhere_matters:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         session = ort.InferenceSession(graph.data, options, providers=[(provider, dict(settings or {}))])
     except Exception as error:  # ONNX Runtime raises a dozen types of its own, none of them public.
@@ -45,6 +53,8 @@ def open_session(
             f"ONNX Runtime fell back to {', '.join(session.get_providers())} where {provider} was asked for.",
             "`python -m runtime doctor` says what is missing; backend='cpu' always runs.",
         )
+    if elsewhere_matters:
+        check_placement(graph.name, session.get_provider_graph_assignment_info(), provider)
     for side, actual in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
         found = tuple(TensorSpec(t.name, _DTYPES.get(t.type, t.type), tuple(t.shape)) for t in actual)
         if found != getattr(graph, side):
@@ -53,3 +63,24 @@ def open_session(
                 "Export the bundle again.",
             )
     return session
+
+
+def check_placement(graph: str, assigned: Iterable[Any], provider: str) -> None:
+    """Refuses a session that would carry data between two providers in the middle of a graph.
+
+    Args:
+        graph: its name.
+        assigned: what `InferenceSession.get_provider_graph_assignment_info` says.
+        provider: which should have everything but the arithmetic of shapes.
+
+    Raises:
+        BackendError: naming the nodes that another provider has.
+    """
+    nodes = [(part.ep_name, node) for part in assigned if part.ep_name != provider for node in part.get_nodes()]
+    strays = [f"{node.name} ({node.op_type}) on {where}" for where, node in nodes if node.op_type not in _OF_SHAPES]
+    if strays:
+        more = f" and {len(strays) - 3} more" if len(strays) > 3 else ""
+        raise BackendError(
+            f"{provider} does not run all of the graph {graph!r}: {', '.join(strays[:3])}{more}.",
+            "Use another precision, or backend='cpu'.",
+        )

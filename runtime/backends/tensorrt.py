@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..errors import AbsentError, BackendError
 from ..flavours import Flavour, find_flavour, gpu_name
 from .device import Buffer, CudaDevice, Device
 from .gpu import LARGEST_POINTS, DeviceBackend
+from .loop import Launch
 
 
 class TensorRTLauncher:
@@ -27,8 +28,6 @@ class TensorRTLauncher:
         remedy: said with errors about shapes.
     """
 
-    capturable = True
-
     def __init__(self, engines: Mapping[str, Any], device: Device, remedy: str) -> None:
         self._engines, self._device, self._remedy = dict(engines), device, remedy
         self._contexts: dict[tuple[str, int], Any] = {}
@@ -40,17 +39,30 @@ class TensorRTLauncher:
                     least, _, largest = engine.get_tensor_profile_shape(tensor, 0)
                     self._limits[name, tensor] = (tuple(least), tuple(largest))
 
-    def launch(self, graph: str, buffers: Mapping[str, Buffer]) -> None:
+    def bind(self, graph: str, buffers: Mapping[str, Buffer]) -> Launch:
         for name, buffer in buffers.items():
             if (graph, name) in self._limits:
                 self._check(graph, name, buffer.shape, *self._limits[graph, name])
         context = self._context(graph, max(buffer.shape[0] for buffer in buffers.values() if len(buffer.shape) > 1))
-        for name, buffer in buffers.items():
-            fits = (graph, name) not in self._limits or context.set_input_shape(name, buffer.shape) is not False
-            if not fits or not context.set_tensor_address(name, buffer.address):
-                raise BackendError(f"The engine of {graph!r} does not take its tensor {name!r}.", self._remedy)
-        if not context.execute_async_v3(self._device.stream):
-            raise BackendError(f"The engine of {graph!r} did not run.", "TensorRT's own log above says why.")
+
+        def launch() -> None:
+            for name, buffer in buffers.items():
+                fits = (graph, name) not in self._limits or context.set_input_shape(name, buffer.shape) is not False
+                if not fits or not context.set_tensor_address(name, buffer.address):
+                    raise BackendError(f"The engine of {graph!r} does not take its tensor {name!r}.", self._remedy)
+            if not context.execute_async_v3(self._device.stream):
+                raise BackendError(f"The engine of {graph!r} did not run.", "TensorRT's own log above says why.")
+
+        return launch
+
+    def capture(self, launches: Sequence[Launch]) -> Any:
+        return self._device.capture(lambda: [launch() for launch in launches])
+
+    def replay(self, captured: Any) -> None:
+        self._device.replay(captured)
+
+    def forget(self, captured: Any) -> None:
+        self._device.forget(captured)
 
     def _context(self, graph: str, batch: int) -> Any:
         key = (graph, batch)
@@ -59,8 +71,10 @@ class TensorRTLauncher:
             settings = engine.create_runtime_config() if hasattr(engine, "create_runtime_config") else None
             strategy = "dynamic_shapes_kernel_specialization_strategy"
             if hasattr(settings, strategy):
-                # RTX would replace kernels by better ones in the background, after they were captured.
-                setattr(settings, strategy, type(getattr(settings, strategy)).EAGER)
+                # Left alone, RTX replaces kernels by better ones in the background, after they were captured; and for
+                # the renderer it would compile some for every number of points that is ever asked.
+                kinds = type(getattr(settings, strategy))
+                setattr(settings, strategy, kinds.NONE if graph == "renderer" else kinds.EAGER)
             made = engine.create_execution_context(*(() if settings is None else (settings,)))
             if made is None:
                 raise BackendError(f"The engine of {graph!r} gives no execution context.", "Is the GPU's memory full?")

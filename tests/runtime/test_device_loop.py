@@ -19,22 +19,19 @@ from tests.runtime.stand_in import StandIn, inputs
 class Launcher:
     """Runs the bundle's graphs in ONNX Runtime on the stand-in's memory."""
 
-    capturable = True
-
     def __init__(self, bundle, device, poison=None):
-        self.device, self.poison, self.calls, self.closed = device, poison, 0, False
+        self.device, self.poison, self.calls, self.closed, self.bound = device, poison, 0, False, 0
         self.graphs = {n: bundle.graph("float32", n) for n in ("coarse", "diffusion_step", "assemble")}
         self.sessions = {n: ort.InferenceSession(g.data) for n, g in self.graphs.items()}
 
-    def launch(self, name, buffers):
+    def bind(self, name, buffers):
         graph = self.graphs[name]
+        self.bound += 1
         assert set(buffers) == {s.name for s in (*graph.inputs, *graph.outputs)}, "bound by name, all of them"
         for spec in (*graph.inputs, *graph.outputs):
             fixed = zip(spec.shape, buffers[spec.name].shape, strict=True)
             assert all(isinstance(size, str) or size == actual for size, actual in fixed), spec.name
         device = self.device
-        if device.recording is None:
-            device.log.append(("launch", name, {k: b.address for k, b in buffers.items()}))
 
         def work():
             feeds = {s.name: device.view(buffers[s.name]) for s in graph.inputs}
@@ -46,7 +43,21 @@ class Launcher:
                 if self.poison is not None and feeds["row"][0] == self.poison:
                     device.view(buffers["next"])[..., 0] = np.nan
 
-        device.submit(work)
+        def launch():
+            if device.recording is None:
+                device.log.append(("launch", name, {k: b.address for k, b in buffers.items()}))
+            device.submit(work)
+
+        return launch
+
+    def capture(self, launches):
+        return self.device.capture(lambda: [launch() for launch in launches])
+
+    def replay(self, captured):
+        self.device.replay(captured)
+
+    def forget(self, captured):
+        self.device.forget(captured)
 
     def close(self):
         self.closed = True
@@ -114,6 +125,7 @@ def test_a_second_run_is_three_uploads_a_replay_and_a_download(bundle):
     kinds = [entry[0] for entry in device.log]
     assert kinds == ["upload"] * (1 + 1 + 3) + ["replay", "download"]
     assert launcher.calls == calls + 3
+    assert launcher.bound == 1 + 3 + 1, "bound once, run three times"
     assert loop.fallback is None
 
 
