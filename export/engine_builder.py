@@ -155,8 +155,12 @@ def _optimisation_profile(builder: Any, network: Any, profile: Profile, name: st
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         shape = tuple(tensor.shape)
+        if tensor.name not in profile:
+            raise BuildError(f"Input {tensor.name!r} of {name!r} is not in the profile of {', '.join(profile)}.")
         for wanted in profile[tensor.name]:
-            if any(fixed not in (-1, size) for fixed, size in zip(shape, wanted, strict=True)):
+            if len(wanted) != len(shape) or any(
+                fixed not in (-1, size) for fixed, size in zip(shape, wanted, strict=False)
+            ):
                 raise BuildError(
                     f"Input {tensor.name!r} of {name!r} is {shape}, -1 for what may change: the profile's "
                     f"{tuple(wanted)} is outside."

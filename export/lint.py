@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, NodeProto, TensorProto, helper, shape_inference
+from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 from runtime.bundle import TensorSpec
 
@@ -31,14 +31,11 @@ SUPPORTED = frozenset(
     Upsample Where Xor""".split()  # noqa: SIM905 (a table of words)
 )
 _MAX_OPSET = 22
-_WIDE: dict[int, str] = {TensorProto.DOUBLE: "float64", TensorProto.INT64: "int64"}
 _REFUSED: dict[int, str] = {
     TensorProto.DOUBLE: "float64",
     TensorProto.STRING: "string",
     TensorProto.COMPLEX64: "complex64",
 }
-# Operators whose int64 is a shape or an index, not data.
-_SHAPES = {"Shape", "Size", "Gather", "Concat", "Slice", "Squeeze", "Unsqueeze", "Cast", "Mul", "Add", "Sub", "Div"}
 
 
 @dataclass(frozen=True)
@@ -75,11 +72,15 @@ def lint(proto: onnx.ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence
     types = {v.name: v.type.tensor_type for v in (*typed.graph.value_info, *typed.graph.input, *typed.graph.output)}
     types |= {i.name: helper.make_tensor_type_proto(i.data_type, i.dims).tensor_type for i in proto.graph.initializer}
     findings = [*_opset(proto), *_fixed(proto, inputs, outputs)]
+    initializers = {i.name: i for i in proto.graph.initializer}
+    shapes = _shape_values(proto, set(initializers))
     for node in proto.graph.node:
         findings += _operator(node)
-        findings += _dtypes(node, types)
+        findings += _dtypes(node, types, shapes)
         if node.op_type == "GridSample":
             findings += _grid_sample(node, types)
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            findings += _quantised(node, initializers, types)
     if not any(finding.breaks for finding in findings):
         findings += _baked_within(proto, inputs)
     return sorted(findings, key=lambda finding: not finding.breaks)
@@ -111,13 +112,38 @@ def _operator(node: NodeProto) -> Iterator[Finding]:
         yield Finding(node.name, node.op_type, "a reduction while scattering does not parse.", True)
 
 
-def _dtypes(node: NodeProto, types: dict[str, onnx.TypeProto.Tensor]) -> Iterator[Finding]:
-    for name in node.output:
-        kind = types[name].elem_type if name in types else 0
-        if kind in _REFUSED:
-            yield Finding(node.name, node.op_type, f"its output {name!r} is {_REFUSED[kind]}: use float32.", True)
-        elif kind in _WIDE and node.op_type not in _SHAPES:
-            yield Finding(node.name, node.op_type, f"its output {name!r} is {_WIDE[kind]}, in the data path.", False)
+def _shape_values(proto: onnx.ModelProto, constants: set[str]) -> set[str]:
+    """Names of what is computed from shapes and constants alone: its int64 never meets the data."""
+    known = set(constants) | {""}
+    for node in proto.graph.node:
+        if node.op_type in ("Shape", "Size", "Constant") or known.issuperset(node.input):
+            known.update(node.output)
+    return known
+
+
+def _dtypes(node: NodeProto, types: dict[str, onnx.TypeProto.Tensor], shapes: set[str]) -> Iterator[Finding]:
+    for side, names in (("input", node.input), ("output", node.output)):
+        for name in names:
+            kind = types[name].elem_type if name in types else 0
+            if kind in _REFUSED:
+                yield Finding(node.name, node.op_type, f"its {side} {name!r} is {_REFUSED[kind]}: use float32.", True)
+            elif kind == TensorProto.INT64 and side == "output" and name not in shapes:
+                yield Finding(node.name, node.op_type, f"its output {name!r} is int64, in the data path.", False)
+
+
+def _quantised(
+    node: NodeProto, initializers: dict[str, TensorProto], types: dict[str, onnx.TypeProto.Tensor]
+) -> Iterator[Finding]:
+    """TensorRT's int8 is signed and symmetric, and its biases stay in floating point."""
+    zero = initializers.get(node.input[2]) if len(node.input) > 2 else None
+    if zero is not None and zero.data_type not in (TensorProto.INT8, TensorProto.FLOAT8E4M3FN, TensorProto.INT4):
+        kind = TensorProto.DataType.Name(zero.data_type).lower()
+        yield Finding(node.name, node.op_type, f"its zero point is {kind}: only int8 parses.", True)
+    elif zero is not None and numpy_helper.to_array(zero).astype(np.float32).any():
+        yield Finding(node.name, node.op_type, "its zero point is not 0: quantise symmetrically.", True)
+    source = types.get(node.input[0])
+    if node.op_type == "DequantizeLinear" and source is not None and source.elem_type == TensorProto.INT32:
+        yield Finding(node.name, node.op_type, f"it dequantises int32 {node.input[0]!r}: keep biases in float32.", True)
 
 
 def _grid_sample(node: NodeProto, types: dict[str, onnx.TypeProto.Tensor]) -> Iterator[Finding]:

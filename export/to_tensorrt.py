@@ -23,7 +23,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.table import Table
 
-from export.engine_builder import BuildError, Range, build, profile_of
+from export.engine_builder import BuildError, Built, Range, build, profile_of
 from export.lint import LintError, check
 from runtime.backends.gpu import LARGEST_POINTS
 from runtime.backends.tensorrt import engine_folder
@@ -41,8 +41,8 @@ _console = Console(stderr=True)
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one graph: why it was built (None if it was there), plan size in bytes, seconds, the
-    share of layers in the asked precision, and what the lint warned of.
+    """What became of one graph: why it was built (None if it was there), plan size in bytes, seconds, what was built
+    (None if nothing), and what the lint warned of.
     """
 
     precision: str
@@ -50,7 +50,7 @@ class Result:
     reason: str | None
     size: int
     seconds: float
-    share: float | None
+    built: Built | None
     warnings: tuple[str, ...] = ()
 
 
@@ -99,7 +99,7 @@ def build_engines(
             started = time.perf_counter()
             # Two builds at once: the second waits, and then finds the engine of the first.
             with FileLock(path.with_suffix(".lock")):
-                reason, share, warnings = None, None, []
+                reason, made, warnings = None, None, []
                 try:
                     size = len(read_engine(path, key))
                 except EngineMiss as miss:
@@ -116,8 +116,8 @@ def build_engines(
                         lambda phase, said=f"{precision} {name}": progress(f"{said}: {phase}"),  # type: ignore[misc]
                     )
                     write_engine(path, key, made.plan)
-                    size, share = len(made.plan), made.share
-            yield Result(precision, name, reason, size, time.perf_counter() - started, share, tuple(map(str, warnings)))
+                    size = len(made.plan)
+            yield Result(precision, name, reason, size, time.perf_counter() - started, made, tuple(map(str, warnings)))
 
 
 def report(results: Sequence[Result], console: Console) -> None:
@@ -126,13 +126,17 @@ def report(results: Sequence[Result], console: Console) -> None:
     for header in ("precision", "graph", "plan", "took", "in precision", ""):
         table.add_column(header, no_wrap=True)
     for r in results:
-        share = "" if r.share is None else f"{100 * r.share:.0f} %"
+        share = "" if r.built is None else f"{100 * r.built.share:.0f} %"
         said = "up to date" if r.reason is None else "built"
         table.add_row(r.precision, r.graph, f"{r.size / 1e6:.1f} MB", f"{r.seconds:.2f} s", share, said)
     console.print(table)
     for r in results:
         if r.reason is not None:
             console.print(f"{r.precision} {r.graph} was built: {r.reason}.", soft_wrap=True, highlight=False)
+        if r.built is not None:
+            layers = sorted(r.built.layers.items(), key=lambda item: -item[1])
+            said = ", ".join(f"{count} {kind} {dtype}" for (kind, dtype), count in layers)
+            console.print(f"{r.precision} {r.graph} has {said}.", soft_wrap=True, highlight=False)
         for warning in r.warnings:
             console.print(f"{r.precision} {r.graph}, lint: {warning}", soft_wrap=True, highlight=False)
 
@@ -150,26 +154,21 @@ def main(
     workspace: Annotated[int, typer.Option(help="Scratch memory of a layer in MiB.", min=1)] = 1024,
 ) -> None:
     """Builds TensorRT engines of a bundle."""
+    results: list[Result] = []
     try:
         found = find_flavour(flavour)
         loaded = load_bundle(default_bundle() if bundle is None else bundle)
         folder = out or engine_folder(loaded)
         chosen = precision or [p for p in loaded.precisions if p != CPU_ONLY]
         with _console.status("building") as status:
-            results = list(
-                build_engines(
-                    loaded,
-                    folder,
-                    found,
-                    chosen,
-                    batch,
-                    points,
-                    [t.strip() for t in targets.split(",")],
-                    workspace << 20,
-                    status.update,
-                )
-            )
+            built_for = [t.strip() for t in targets.split(",")]
+            for result in build_engines(
+                loaded, folder, found, chosen, batch, points, built_for, workspace << 20, status.update
+            ):
+                results.append(result)
     except (BuildError, LintError, WaveletTriplaneError, OSError) as error:
+        if results:  # What was built before stands.
+            report(results, Console())
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     report(results, Console())

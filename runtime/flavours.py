@@ -95,6 +95,6 @@ def find_flavour(name: str) -> Flavour:
             if hasattr(found, "Builder"):
                 return Flavour(flavour, found)
             tried.append(f"{module}: a stub without libraries")
-    own = "TensorRT itself comes from NVIDIA: `pip install tensorrt --extra-index-url https://pypi.nvidia.com`."
+    own = "TensorRT itself comes from NVIDIA: `pip install tensorrt`, or its installer."
     remedy = own if name == "tensorrt" else install_hint("tensorrt-rtx")
     raise BackendError(f"No TensorRT is installed ({'; '.join(tried)}).", remedy)

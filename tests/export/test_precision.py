@@ -183,10 +183,49 @@ def test_a_reduction_while_scattering_is_an_error():
     )
 
 
-def test_int64_in_the_data_path_is_a_warning():
+def test_int64_in_the_data_path_is_a_warning_and_in_a_shape_is_not():
     nodes = [
         helper.make_node("ArgMax", ["x"], ["k"], name="largest", axis=1),
-        helper.make_node("Cast", ["k"], ["y"], to=1),
+        helper.make_node("Add", ["k", "k"], ["twice"], name="twice"),
+        helper.make_node("Cast", ["twice"], ["f"], to=1),
+        helper.make_node("Shape", ["x"], ["s"], name="shape"),
+        helper.make_node("Add", ["s", "none"], ["t"], name="same"),
+        helper.make_node("Expand", ["f", "t"], ["y"], name="expand"),
     ]
-    findings = lint(small(nodes, output=("batch", 1)), spec("x"), spec("y", ("batch", 1)))
-    assert [(f.node, f.breaks) for f in findings] == [("largest", False)]
+    none = helper.make_tensor("none", TensorProto.INT64, [2], [0, 0])
+    findings = lint(small(nodes, initializers=[none]), spec("x"), spec("y"))
+    assert [(f.node, f.breaks) for f in findings] == [("largest", False), ("twice", False)]
+
+
+def test_a_float64_constant_is_an_error():
+    nodes = [helper.make_node("Cast", ["c"], ["f"], name="cast", to=1), helper.make_node("Add", ["x", "f"], ["y"])]
+    constant = helper.make_tensor("c", TensorProto.DOUBLE, [1], [1.0])
+    with pytest.raises(LintError, match=r"cast \(Cast\): its input 'c' is float64"):
+        check(small(nodes, initializers=[constant]), spec("x"), spec("y"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "zero", "said"),
+    [
+        (TensorProto.INT8, 3, "its zero point is not 0"),
+        (TensorProto.UINT8, 0, "its zero point is uint8: only int8 parses"),
+    ],
+)
+def test_zero_points_that_tensorrt_does_not_parse_are_errors(kind, zero, said):
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], name="quantise"),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"], name="dequantise"),
+    ]
+    constants = [helper.make_tensor("scale", 1, [], [0.1]), helper.make_tensor("zero", kind, [], [zero])]
+    with pytest.raises(LintError, match=said):
+        check(small(nodes, initializers=constants), spec("x"), spec("y"))
+
+
+def test_a_quantised_bias_is_an_error():
+    nodes = [
+        helper.make_node("DequantizeLinear", ["bias", "scale"], ["b"], name="dequantise"),
+        helper.make_node("Add", ["x", "b"], ["y"]),
+    ]
+    constants = [helper.make_tensor("scale", 1, [], [0.1]), helper.make_tensor("bias", TensorProto.INT32, [4], [1] * 4)]
+    with pytest.raises(LintError, match=r"dequantise \(DequantizeLinear\): it dequantises int32 'bias'"):
+        check(small(nodes, initializers=constants), spec("x"), spec("y"))

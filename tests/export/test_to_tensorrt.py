@@ -4,15 +4,16 @@ import dataclasses
 import importlib.util
 import subprocess
 import sys
-import threading
 import time
+from types import SimpleNamespace
 
 import onnx
 import pytest
+import typer
 from onnx import helper
 
 import export.to_tensorrt as exporter
-from export.engine_builder import BuildError, build, profile_of
+from export.engine_builder import BuildError, Built, build, profile_of
 from export.graphs import graph_definitions, to_onnx
 from export.lint import LintError, check
 from export.precision import to_float16
@@ -20,9 +21,9 @@ from export.quantize import calibration_feeds, calibration_pictures, to_int8
 from export.to_onnx import untrained_model
 from export.to_tensorrt import BATCH, POINTS, TARGETS, build_engines
 from runtime.bundle import ENGINE_GRAPHS, Graph, load_bundle
-from runtime.engines import EngineKey, EngineMiss, _opened, engine_path, find_engine, read_engine, write_engine
+from runtime.engines import _opened, engine_path
 from runtime.errors import BackendError, OptionError
-from runtime.flavours import find_flavour
+from runtime.flavours import Flavour, find_flavour
 
 pytest.importorskip("tensorrt_rtx_bindings")
 RANGES = {"batch": BATCH, "points": POINTS}
@@ -101,43 +102,67 @@ def test_a_changed_setting_rebuilds_and_says_why(bundle, rtx, tmp_path, change, 
     assert [r.reason for r in run(bundle, tmp_path, rtx, **change)] == [None] * len(ENGINE_GRAPHS)
 
 
-def test_every_part_of_the_key_counts(tmp_path):
-    key = EngineKey("a" * 64, "rtx", "1.7.1", "sm89", {"x": [[1, 3], [1, 3], [4, 3]]}, {"workspace": 1})
-    path = tmp_path / "x.engine"
-    write_engine(path, key, b"plan")
-    assert read_engine(path, key) == b"plan"
-    changes = {
-        "graph": ("b" * 64, "the graph is another one"),
-        "flavour": ("tensorrt", "it is for the flavour rtx, not tensorrt"),
-        "version": ("1.8.0", "it was built by version 1.7.1, 1.8.0 is installed"),
-        "device": ("sm120", "it is for sm89, not sm120"),
-        "profile": ({"x": [[1, 3], [1, 3], [5, 3]]}, "its profile of x is 1x3 / 1x3 / 4x3, not 1x3 / 1x3 / 5x3"),
-        "options": ({"workspace": 2}, "its options are {'workspace': 1}, not {'workspace': 2}"),
-    }
-    assert set(changes) == {field.name for field in dataclasses.fields(EngineKey)}
-    for name, (value, reason) in changes.items():
-        with pytest.raises(EngineMiss) as caught:
-            read_engine(path, dataclasses.replace(key, **{name: value}))
-        assert str(caught.value) == reason
+def flavour_of(name, version):
+    return Flavour(name, SimpleNamespace(__version__=version))
 
 
-def test_a_damaged_engine_is_refused_whatever_byte_is_hit(tmp_path):
-    key = EngineKey("a" * 64, "rtx", "1", "sm89", {}, {})
-    path = tmp_path / "x.engine"
-    write_engine(path, key, bytes(range(200)))
-    whole = path.read_bytes()
-    for position in range(len(whole)):
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        for read in (
-            lambda: read_engine(path, key),
-            lambda: find_engine(path, "a" * 64, "rtx", "1", "NVIDIA L4, sm89"),
-        ):
-            with pytest.raises(EngineMiss):
-                read()
-    for length in range(len(whole)):
-        path.write_bytes(whole[:length])
-        with pytest.raises(EngineMiss):
-            read_engine(path, key)
+INSTALLED = flavour_of("tensorrt", "10.13")
+
+
+def altered(bundle):
+    """The same bundle with another comment in each graph."""
+    files = {}
+    for path, data in bundle.files.items():
+        proto = onnx.load_from_string(data)
+        proto.doc_string = "altered"
+        files[path] = proto.SerializeToString()
+    return dataclasses.replace(bundle, files=files)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"bundle": altered}, "the graph is another one"),
+        (
+            {"flavour": flavour_of("rtx", "10.13")},
+            "it is for the flavour tensorrt, not rtx; it is for NVIDIA L4, sm89, not ",
+        ),
+        ({"flavour": flavour_of("tensorrt", "10.14")}, "it was built by version 10.13, 10.14 is installed"),
+        ({"gpu": "NVIDIA RTX 4090, sm89"}, "it is for NVIDIA L4, sm89, not NVIDIA RTX 4090, sm89"),
+        ({"gpu": "NVIDIA L4, sm90"}, "it is for NVIDIA L4, sm89, not NVIDIA L4, sm90"),
+        ({"batch": (1, 2, 4)}, "its profile of image is 1x3x64x64 / 1x3x64x64 / 4x3x64x64, not "),
+        ({"points": (1, 8, 9)}, "its profile of points is 1x1x3 / 1x65536x3 / 4x65536x3, not 1x1x3 / 1x8x3 / 4x9x3"),
+        ({"workspace": 1 << 20}, "its options are {'workspace': 1073741824, 'tf32': False}, not "),
+    ],
+    ids=["graph", "flavour", "version", "gpu", "capability", "batch", "points", "workspace"],
+)
+def test_each_part_of_the_key_in_turn_rebuilds_and_says_why(bundle, tmp_path, monkeypatch, change, reason):
+    """On a builder that builds nothing: what is there is tied to all of it, whatever the machine has."""
+    built = []
+
+    def note(graph, *rest):
+        built.append(graph.name)
+        return Built(b"plan", {}, 1.0)
+
+    def once(bundle=bundle, flavour=INSTALLED, gpu="NVIDIA L4, sm89", **options):
+        built.clear()
+        monkeypatch.setattr(exporter, "gpu_name", lambda: gpu)
+        return [r.reason for r in build_engines(bundle, tmp_path, flavour, ["float16"], **options)]
+
+    monkeypatch.setattr(exporter, "build", note)
+    monkeypatch.setattr(exporter, "check", lambda *_: [])
+    assert once() == ["there is none yet"] * len(ENGINE_GRAPHS)
+    assert once() == [None] * len(ENGINE_GRAPHS)
+    assert not built
+    changed = dict(change)
+    if "bundle" in changed:
+        changed["bundle"] = changed["bundle"](bundle)
+    reasons = once(**changed)
+    affected = [name for name, said in zip(ENGINE_GRAPHS, reasons, strict=True) if said is not None]
+    assert built == affected
+    assert affected == (["renderer"] if "points" in change else list(ENGINE_GRAPHS))
+    assert reasons[-1 if "points" in change else 0].startswith(reason)
+    assert once(**changed) == [None] * len(ENGINE_GRAPHS)
 
 
 def test_damaged_engines_are_built_again(bundle, rtx, tmp_path):
@@ -178,39 +203,35 @@ def test_a_build_killed_at_any_moment_leaves_the_cache_whole(tiny_variants, bund
     assert all(r.reason in (None, "there is none yet") for r in results)
 
 
-@pytest.mark.parametrize("moment", ["fsync", "replace"])
-def test_a_kill_while_an_engine_is_written_leaves_the_one_before(tmp_path, moment):
-    path = tmp_path / "x.engine"
-    old, new = (EngineKey(graph * 64, "rtx", "1", "sm89", {}, {}) for graph in "ab")
-    write_engine(path, old, b"old plan")
-    code = f"""
-import os, pathlib
-from runtime.engines import EngineKey, write_engine
-def die(*_):
-    os.kill(os.getpid(), 9)
-os.fsync = die
-if {moment!r} == "replace":
-    os.fsync, pathlib.Path.replace = (lambda _: None), die
-write_engine(pathlib.Path({str(path)!r}), EngineKey("b" * 64, "rtx", "1", "sm89", {{}}, {{}}), bytes(1 << 20))
-"""
-    done = subprocess.run([sys.executable, "-c", code], check=False)
-    assert done.returncode == -9
-    assert len(list(tmp_path.iterdir())) == 2, "the killed build had begun to write"
-    assert read_engine(path, old) == b"old plan"
-    write_engine(path, new, b"new plan")
-    assert read_engine(path, new) == b"new plan"
-    assert list(tmp_path.iterdir()) == [path], "what the killed build left is cleared away"
+def test_two_builds_at_once_end_with_one_engine(tiny_variants, bundle, rtx, tmp_path):
+    command = [sys.executable, exporter.__file__, "--bundle", tiny_variants, "--precision", "float16"]
+    builds = [
+        subprocess.Popen([*command, "--out", tmp_path, "--targets", "sm89"], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = "".join(build.communicate()[0] for build in builds)
+    assert [build.returncode for build in builds] == [0, 0]
+    for name in ENGINE_GRAPHS:
+        assert said.count(f"float16 {name} was built: there is none yet.") == 1
+    assert said.count("up to date") == len(ENGINE_GRAPHS)
+    assert "CONVOLUTION HALF" in said
+    assert [r.reason for r in run(bundle, tmp_path, rtx)] == [None] * len(ENGINE_GRAPHS)
 
 
-def test_two_builds_at_once_end_with_one_engine(bundle, rtx, tmp_path):
-    results = [[], []]
-    threads = [threading.Thread(target=lambda i=i: results[i].extend(run(bundle, tmp_path, rtx))) for i in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for mine, other in zip(*results, strict=True):
-        assert sorted([mine.reason, other.reason], key=str) == [None, "there is none yet"]
+def test_what_was_built_is_reported_before_the_error_that_ended_it(tiny_variants, tmp_path, monkeypatch, capsys):
+    def failing(graph, *rest):
+        if graph.name == "diffusion_step":
+            raise BuildError("'diffusion_step' did not build: no reason.")
+        return Built(b"plan", {("CONVOLUTION", "HALF"): 3}, 1.0)
+
+    monkeypatch.setattr(exporter, "build", failing)
+    with pytest.raises(typer.Exit):
+        exporter.main(tiny_variants, tmp_path, "rtx", ["float16"], targets="sm89")
+    printed = capsys.readouterr()
+    assert "float16 coarse was built: there is none yet." in printed.out
+    assert "3 CONVOLUTION HALF" in printed.out
+    assert "error: 'diffusion_step' did not build" in printed.err
+    assert engine_path(tmp_path, "float16", "coarse").exists()
 
 
 def unknown_operator():
@@ -259,6 +280,18 @@ def test_a_profile_outside_the_graphs_limits_names_the_input(bundle, rtx):
     fixed = dataclasses.replace(graph, data=proto.SerializeToString())
     with pytest.raises(BuildError, match=r"Input 'image' of 'coarse' is \(2, 3, 64, 64\)"):
         build(fixed, profile_of(graph, RANGES), rtx, ["sm89"], 1 << 28, "FLOAT", lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ({"other": [[1, 3, 64, 64]] * 3}, "Input 'image' of 'coarse' is not in the profile of other"),
+        ({"image": [[1, 3, 64]] * 3}, r"Input 'image' of 'coarse' is \(-1, 3, 64, 64\).*\(1, 3, 64\) is outside"),
+    ],
+)
+def test_a_profile_of_other_names_or_ranks_names_the_input(bundle, rtx, profile, said):
+    with pytest.raises(BuildError, match=said):
+        build(bundle.graph("float32", "coarse"), profile, rtx, ["sm89"], 1 << 28, "FLOAT", lambda _: None)
 
 
 def test_what_cannot_be_is_said(bundle, rtx, tmp_path):
