@@ -88,7 +88,6 @@ def test_every_run_gives_the_same_bytes_captured_where_it_can_be(bundle, backend
     with opened(bundle, backend) as rt:
         image = example_pictures(1, 256)[0]
         first = rt.reconstruct(image, steps=4).triplane
-        # ONNX Runtime's launches are not captured at all (docs/decisions.md).
         assert rt.backend.fallback is None
         for _ in range(3):
             np.testing.assert_array_equal(rt.reconstruct(image, steps=4).triplane, first)
