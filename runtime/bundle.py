@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -173,7 +174,10 @@ def load_bundle(path: str | Path) -> Bundle:
             for variant in manifest["precisions"].values()
             for graph in (variant["graphs"][name] for name in GRAPHS)
         ]
-        bundle = Bundle(folder, manifest, {name: _verified(folder, name, digest) for name, digest in entries})
+        # Hashes are computed without the interpreter's lock: side by side they take half of a short start.
+        with ThreadPoolExecutor() as readers:
+            contents = list(readers.map(lambda entry: _verified(folder, *entry), entries))
+        bundle = Bundle(folder, manifest, {name: data for (name, _), data in zip(entries, contents, strict=True)})
         for precision in bundle.precisions:
             for name in GRAPHS:
                 bundle.graph(precision, name)

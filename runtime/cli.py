@@ -20,7 +20,6 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from . import doctor as examination
 from .cameras import AZIMUTH, ELEVATION, Camera
 from .engine import Runtime
 from .errors import OptionError, WaveletTriplaneError
@@ -117,7 +116,9 @@ def info(
 @app.command()
 def doctor() -> None:
     """Says what this machine has and lacks, with the command that mends it."""
-    findings = list(examination.examine())
+    from .doctor import examine  # What it looks through takes time to import.
+
+    findings = list(examine())
     for finding in findings:
         mark = {True: "ok", None: "-", False: "FAIL"}[finding.good]
         _out.print(f"{mark:5}{finding.subject:16}{finding.detail}", markup=False)

@@ -84,7 +84,7 @@ class DensityGrid:
         cells = np.flatnonzero(~faint)
         rgb[cells], density[cells] = _look(field, cells, resolution, tasks)
         logit, rise = to_logit(density, density_scale), _rise(triplane, resolution, sensitivity, tasks)
-        solid = _largest_near(logit) + rise > to_logit(_HAZE, density_scale)
+        solid = _largest_near(logit + rise) > to_logit(_HAZE, density_scale)
         empty = ~solid & (density < _NOTHING)
         return cls(density, rgb, solid, empty, np.abs(logit) <= rise, _clearance(empty), resolution)
 
