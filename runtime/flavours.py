@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -53,6 +54,8 @@ def first_gpu() -> Any:
     status, count = cuda.cudaGetDeviceCount()
     if int(status) == 0 and count:
         (status,) = cuda.cudaSetDevice(0)
+    if status.name == "cudaErrorInsufficientDriver" and shutil.which("nvidia-smi"):
+        raise BackendError("The NVIDIA driver is older than cuda-bindings.", "Install a newer driver.")
     if int(status) != 0 or not count:
         raise AbsentError(
             f"There is no CUDA GPU here ({status.name}).",

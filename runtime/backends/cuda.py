@@ -81,7 +81,7 @@ class OrtLauncher:
         graphs = [bundle.graph(precision, name) for name in ENGINE_GRAPHS]
         self._sessions = {graph.name: self._opened(graph) for graph in graphs}
         self._outputs = {graph.name: {spec.name for spec in graph.outputs} for graph in graphs}
-        self._numbers = iter(range(1, 1 + _MOST_CAPTURED))
+        self._captured = 0
 
     def bind(self, graph: str, buffers: Mapping[str, Buffer]) -> _Bound:
         session = self._sessions[graph]
@@ -94,13 +94,19 @@ class OrtLauncher:
     def capture(self, launches: Sequence[Any]) -> list[tuple[_Bound, int]]:
         if self._why_plain is not None:
             raise BackendError(self._why_plain, "It runs as it is, only slower.")
-        captured = list(zip(launches, self._numbers, strict=False))
-        if len(captured) < len(launches):
-            self.forget(captured)
+        if self._captured + len(launches) > _MOST_CAPTURED:
             raise BackendError(
                 f"ONNX Runtime keeps what it captures, and {_MOST_CAPTURED} graphs are the most here.",
                 "Use fewer batch sizes and step counts.",
             )
+        captured = [(bound, self._captured + 1 + index) for index, bound in enumerate(launches)]
+        self._captured += len(launches)
+        try:
+            # The first run of a number captures: what comes after is a replay, and can be compared as one.
+            self.replay(captured)
+        except BaseException:
+            self.forget(captured)
+            raise
         return captured
 
     def replay(self, captured: Sequence[tuple[_Bound, int]]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
-from contextlib import contextmanager
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +24,18 @@ from .loop import DeviceLoop, Launcher
 LARGEST_POINTS = 65_536
 
 
+_Result = TypeVar("_Result")
+
+
 @dataclass
 class _Part:
-    """What one call at a time has on the device; `buffers` are made when the first field is asked."""
+    """What one call at a time has on the device; `buffers` are made when the first field is asked.
 
+    All of it happens in a thread of its own: ONNX Runtime keeps captured graphs by thread, and a caller's current
+    device stays what it was.
+    """
+
+    worker: ThreadPoolExecutor
     device: Device
     loop: DeviceLoop
     launcher: Launcher
@@ -33,10 +43,17 @@ class _Part:
     buffers: dict[str, Buffer] | None = None
 
     def close(self) -> None:
-        self.device.use()
-        for buffer in (self.buffers or {}).values():
-            self.device.free(buffer.address)
-        self.loop.close()
+        try:
+            self.worker.submit(self._close).result()
+        finally:
+            self.worker.shutdown()
+
+    def _close(self) -> None:
+        try:
+            for buffer in (self.buffers or {}).values():
+                self.device.free(buffer.address)
+        finally:
+            self.loop.close()
 
 
 class DeviceBackend:
@@ -82,32 +99,33 @@ class DeviceBackend:
         self._lent = 0
         self._closed = False
         # What cannot start should say so when the runtime is loaded, not at the first picture.
-        with self._borrowed():
-            pass
+        self._lend(lambda part: None)
 
     @property
     def fallback(self) -> str | None:
         """Why the loop that was used last runs without a captured graph where it should; None otherwise."""
-        with self._borrowed() as part:
-            return part.loop.fallback
+        return self._lend(lambda part: part.loop.fallback)
 
     def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
-        with self._borrowed() as part:
-            groups = self._groups(len(images))
-            return np.concatenate([part.loop.triplanes(images[some], noise[:, some], table) for some in groups])
+        groups = self._groups(len(images))
+        made = self._lend(lambda part: [part.loop.triplanes(images[g], noise[:, g], table) for g in groups])
+        return np.concatenate(made)
 
     def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
-        with self._borrowed() as part:
-            made = [part.loop.bands(images[some], noise[:, some], table) for some in self._groups(len(images))]
+        groups = self._groups(len(images))
+        made = self._lend(lambda part: [part.loop.bands(images[g], noise[:, g], table) for g in groups])
         return np.concatenate([ll for ll, _ in made]), np.concatenate([details for _, details in made])
 
     def field(self, triplane: Array) -> Field:
         def ask(points: Array) -> tuple[Array, Array]:
             rgb, density = np.empty((len(points), 3), np.float32), np.empty(len(points), np.float32)
-            with self._borrowed() as part:
+
+            def query(part: _Part) -> None:
                 for start in range(0, len(points), self._largest_points):
                     some = slice(start, start + self._largest_points)
                     rgb[some], density[some] = self._query(part, triplane, points[some])
+
+            self._lend(query)
             return rgb, density
 
         return ask
@@ -120,10 +138,11 @@ class DeviceBackend:
             while self._lent:
                 self._changed.wait()
             parts, self._free = self._free, []
-        for part in parts:
-            part.close()
         # They hold what every part is made of, engines above all.
         del self._open_device, self._open_launcher
+        with ExitStack() as closing:
+            for part in parts:
+                closing.callback(part.close)
 
     def _groups(self, count: int) -> list[slice]:
         return [slice(start, start + self._largest_batch) for start in range(0, count, self._largest_batch)]
@@ -160,6 +179,11 @@ class DeviceBackend:
             part.buffers = made
         return part.buffers
 
+    def _lend(self, work: Callable[[_Part], _Result]) -> _Result:
+        """`work` with a part that no other call uses meanwhile, in the part's thread."""
+        with self._borrowed() as part:
+            return part.worker.submit(copy_context().run, work, part).result()
+
     @contextmanager
     def _borrowed(self) -> Iterator[_Part]:
         """A part that no other call uses meanwhile."""
@@ -171,7 +195,6 @@ class DeviceBackend:
         try:
             if part is None:
                 part = self._opened()
-            part.device.use()
             yield part
         finally:
             with self._changed:
@@ -181,6 +204,14 @@ class DeviceBackend:
                 self._changed.notify_all()
 
     def _opened(self) -> _Part:
+        worker = ThreadPoolExecutor(1)
+        try:
+            return worker.submit(self._open, worker).result()
+        except BaseException:
+            worker.shutdown()
+            raise
+
+    def _open(self, worker: ThreadPoolExecutor) -> _Part:
         device = self._open_device()
         try:
             launcher = self._open_launcher(device)
@@ -188,4 +219,4 @@ class DeviceBackend:
             device.close()
             raise
         loop = DeviceLoop(device, launcher, self._bundle.channels, self._bundle.resolution, self._width)
-        return _Part(device, loop, launcher)
+        return _Part(worker, device, loop, launcher)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -124,11 +125,11 @@ class DeviceLoop:
 
     def close(self) -> None:
         """Gives every buffer and graph back."""
-        for arrangement in self._ready.values():
-            self._release(arrangement)
-        self._ready.clear()
-        self._launcher.close()
-        self._device.close()
+        with ExitStack() as closing:  # Runs them from the last to the first, whatever one of them raises.
+            closing.callback(self._device.close)
+            closing.callback(self._launcher.close)
+            while self._ready:
+                closing.callback(self._release, self._ready.popitem()[1])
 
     def _arranged(self, batch: int, draws: int, steps: int) -> _Arrangement:
         key = (batch, draws, steps)
@@ -147,16 +148,16 @@ class DeviceLoop:
             "triplane": (batch, 3, c, 2 * r, 2 * r),
         }
         arrangement = _Arrangement({}, ALIGNMENT, _aligned(4 * int(np.prod(bands))))
-        self._ready[key] = arrangement
         try:
             for name, shape in shapes.items():
                 self._allocate(arrangement, name, shape, 4 * int(np.prod(shape)))
             self._allocate(arrangement, "noise", (draws, *bands), draws * arrangement.draw_stride)
             self._allocate(arrangement, "rows", (steps, 7), steps * arrangement.row_stride)
             arrangement.launches = self._bound(arrangement, steps)
-        except BackendError:
-            self._release(self._ready.pop(key))
+        except BaseException:
+            self._release(arrangement)
             raise
+        self._ready[key] = arrangement
         return arrangement
 
     def _allocate(self, arrangement: _Arrangement, name: str, shape: tuple[int, ...], size: int) -> None:
@@ -165,10 +166,14 @@ class DeviceLoop:
         arrangement.buffers[name] = Buffer(address, shape)
 
     def _release(self, arrangement: _Arrangement) -> None:
-        if arrangement.captured is not None:
-            self._launcher.forget(arrangement.captured)
-        for address in arrangement.owned:
-            self._device.free(address)
+        captured, arrangement.captured = arrangement.captured, None
+        # They hold sessions, which have to go before their stream does.
+        arrangement.launches.clear()
+        with ExitStack() as freeing:
+            for address in arrangement.owned:
+                freeing.callback(self._device.free, address)
+            if captured is not None:
+                self._launcher.forget(captured)
 
     def _fill(self, arrangement: _Arrangement, images: Array, noise: Array, table: NDArray[np.float64]) -> None:
         device, buffers = self._device, arrangement.buffers

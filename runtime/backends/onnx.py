@@ -42,7 +42,9 @@ def open_session(
     if elsewhere_matters:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        session = ort.InferenceSession(graph.data, options, providers=[(provider, dict(settings or {}))])
+        chosen = [(provider, dict(settings or {}))]
+        # Its own fallback would print an error, and go on with another provider.
+        session = ort.InferenceSession(graph.data, options, providers=chosen, enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises a dozen types of its own, none of them public.
         raise BackendError(
             f"ONNX Runtime {ort.__version__} cannot load the graph {graph.name!r} ({error}).",

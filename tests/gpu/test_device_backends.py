@@ -94,6 +94,20 @@ def test_every_run_gives_the_same_bytes_captured_where_it_can_be(bundle, backend
 
 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
+def test_a_replay_reads_its_inputs_whatever_thread_asks(bundle, backend):
+    first, second = example_pictures(2, 256)
+    with opened(bundle, backend) as rt, runtime.load(bundle, backend="cpu") as cpu:
+        rt.reconstruct(first, steps=4, seed=1)
+        wanted, found = cpu.reconstruct(second, steps=4, seed=2).render().rgb, []
+        thread = threading.Thread(target=lambda: found.append(rt.reconstruct(second, steps=4, seed=2)))
+        thread.start()
+        thread.join()
+        found.append(rt.reconstruct(second, steps=4, seed=2))
+        for scene in found:
+            assert psnr(scene.render().rgb, wanted, peak=1.0) >= TOLERANCE["float32"]
+
+
+@pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
 def test_threads_do_not_disturb_one_another(bundle, backend):
     with opened(bundle, backend) as rt:
         pictures = example_pictures(3, 256)

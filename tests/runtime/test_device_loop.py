@@ -175,6 +175,42 @@ def test_running_out_of_memory_gives_back_what_was_taken(bundle):
     assert not device.memory
 
 
+@pytest.mark.parametrize("error", [ValueError("no such tensor"), KeyboardInterrupt()])
+def test_a_shape_whose_binding_breaks_is_not_kept(bundle, tiny_bundle, error, monkeypatch):
+    loop, device, launcher = made(bundle)
+    images, noise, table = inputs(bundle, 1, 2)
+
+    def breaking(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launcher, "bind", breaking)
+        with pytest.raises(type(error)):
+            loop.triplanes(images, noise, table)
+    assert not device.memory
+    wanted = expected(bundle, tiny_bundle, images, noise, table)[0]
+    np.testing.assert_allclose(loop.triplanes(images, noise, table), wanted, atol=1e-4)
+
+
+def test_closing_goes_on_after_a_buffer_that_cannot_be_freed(bundle, monkeypatch):
+    loop, device, launcher = made(bundle)
+    loop.triplanes(*inputs(bundle, 1, 1))
+    free, first = device.free, next(iter(device.memory))
+
+    def failing(address):
+        free(address)
+        if address == first:
+            raise BackendError("CUDA says no.", "...")
+
+    monkeypatch.setattr(device, "free", failing)
+    with pytest.raises(BackendError, match="CUDA says no"):
+        loop.close()
+    assert device.closed
+    assert launcher.closed
+    assert not device.memory
+    assert not device.graphs
+
+
 def test_loops_of_several_threads_share_nothing(bundle, tiny_bundle):
     images, noise, table = inputs(bundle, 1, 3)
     wanted, results = expected(bundle, tiny_bundle, images, noise, table)[0], []

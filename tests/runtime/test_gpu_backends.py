@@ -175,10 +175,11 @@ def test_onnxruntime_captures_a_graph_for_each_binding_after_a_plain_run(bundle,
     launches = ["coarse", "diffusion_step", "diffusion_step", "assemble"]
     for seed in range(3):
         backend.triplanes(*inputs(bundle, 1, 2, seed=seed))
-    plain, first, second, third = (runs[4 * k : 4 * k + 4] for k in range(4))
+    plain, *numbered = (runs[4 * k : 4 * k + 4] for k in range(5))
     assert plain == [(name, -1) for name in launches]
-    assert first == second == third == [(name, 1 + index) for index, name in enumerate(launches)]
-    assert len(runs) == 16
+    # One run that captures, one that is compared, and one for each later call.
+    assert numbered == [[(name, 1 + index) for index, name in enumerate(launches)]] * 4
+    assert len(runs) == 20
     assert not any(entry[0] in ("capture", "replay") for entry in device.log), "the device captures nothing"
     assert backend.fallback is None
     backend.triplanes(*inputs(bundle, 2, 2))
@@ -211,8 +212,30 @@ def test_what_onnxruntime_captured_is_bounded_and_given_back(bundle, tiny_runtim
     assert released[:12] == list(range(1, 13))
     assert "64 graphs are the most" in backend.fallback
     assert caplog.text.count("without a captured graph") == 1
+    backend.triplanes(*inputs(bundle, 1, 1))
+    assert [number for _, number in runs[-3:]] == [55, 56, 57], "what is left of them is for smaller shapes"
     backend.close()
-    assert sorted(set(released)) == list(range(1, 65))
+    assert sorted(released) == list(range(1, 58))
+
+
+def test_onnxruntime_runs_in_one_thread_for_each_part_whatever_thread_calls(bundle, monkeypatch):
+    """It keeps captured graphs by thread: another would capture again, unbounded and without a comparison."""
+    seen, real = set(), _Bound.run
+
+    def run(self, captured):
+        seen.add(threading.get_ident())
+        real(self, captured)
+
+    monkeypatch.setattr(_Bound, "run", run)
+    backend, devices = made(bundle, "cuda")
+    for _ in range(3):
+        thread = threading.Thread(target=backend.triplanes, args=inputs(bundle, 1, 1))
+        thread.start()
+        thread.join()
+    backend.triplanes(*inputs(bundle, 1, 1))
+    backend.close()
+    assert len(devices) == len(seen) == 1
+    assert threading.get_ident() not in seen
 
 
 def test_a_cuda_provider_that_captures_nothing_is_used_plainly_and_says_so(bundle, monkeypatch):
