@@ -189,7 +189,7 @@ def test_onnxruntime_captures_a_graph_for_each_binding_after_a_plain_run(bundle,
     backend.close()
 
 
-def test_onnxruntimes_run_options_name_the_captured_graph(bundle, tmp_path):
+def test_onnxruntimes_run_options_name_the_captured_graph():
     given = []
     session = SimpleNamespace(run_with_iobinding=lambda binding, options: given.append(options))
     bound = _Bound("coarse", session, None)
