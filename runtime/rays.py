@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cameras import Camera
-from .grid import DensityGrid, Field
+from .grid import EMPTY, SOLID, DensityGrid, Field
 
 Array = NDArray[np.float32]
 
@@ -125,25 +125,28 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
     along = np.zeros(count, np.float32)
     blocks = range(0, num_samples, SAMPLES_AT_ONCE)
     crossed = _crossed(grid, rays, step, blocks)
-    worth_asking = grid.solid if num_samples >= _FEW_SAMPLES else ~grid.empty
+    worth_asking = SOLID if num_samples >= _FEW_SAMPLES else EMPTY + 1
     for index, start in enumerate(blocks):
         live = np.flatnonzero(crossed[:, index] & (passing > _OPAQUE))
         some = rays.take(live)
         distances = midpoints(some, num_samples, range(start, min(start + SAMPLES_AT_ONCE, num_samples)))
-        cells = grid.cells(some.origin, some.directions, distances)
-        rows = np.flatnonzero(~grid.empty[cells].all(axis=1))
+        places = grid.parts_at(some.origin, some.directions, distances)
+        parts = grid.parts[places]
+        rows = np.flatnonzero(parts.any(axis=1))
         if not rows.size:
             continue
-        some, here, cells, distances = some.take(rows), live[rows], cells[rows], distances[rows]
-        look = grid.looks[cells].view(np.float32).reshape(*cells.shape, 4)
-        asked = np.flatnonzero(worth_asking[cells])
+        some, here, distances, places, parts = some.take(rows), live[rows], distances[rows], places[rows], parts[rows]
+        rgb, density = np.zeros((*parts.shape, 3), np.float32), grid.levels[parts]
+        flat = rgb.reshape(-1, 3)
+        haze = np.flatnonzero((parts != EMPTY) & (parts < worth_asking))
+        flat[haze] = grid.rgb[grid.cells_of(places.reshape(-1)[haze])]
+        asked = np.flatnonzero(parts >= worth_asking)
         if asked.size:
-            points = some.directions[asked // cells.shape[1]]
+            points = some.directions[asked // parts.shape[1]]
             points *= distances.reshape(-1)[asked, None]
             points += some.origin
-            flat = look.reshape(-1, 4)
-            flat[asked, :3], flat[asked, 3] = field(points)
-        part = composite(look[..., :3], look[..., 3], distances, step[here], some.cosine)
+            flat[asked], density.reshape(-1)[asked] = field(points)
+        part = composite(rgb, density, distances, step[here], some.cosine)
         colour[here] += passing[here, None] * part[0]
         along[here] += passing[here] * part[1] * part[2]
         passing[here] *= 1 - part[1]
@@ -154,7 +157,7 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
 def _crossed(grid: DensityGrid, rays: Rays, step: Array, blocks: range) -> NDArray[np.bool_]:
     """(R, blocks) False where all samples of a block are in cells that are empty, by one look at the block's middle."""
     middle = np.asarray(blocks, np.float32) + np.float32(blocks.step / 2)
-    cells = grid.cells(rays.origin, rays.directions, rays.near[:, None] + step[:, None] * middle)
+    cells = grid.cells_at(rays.origin, rays.directions, rays.near[:, None] + step[:, None] * middle)
     reach = step * np.float32(blocks.step / 4 * grid.resolution)
     crossed: NDArray[np.bool_] = grid.clearance[cells] <= reach[:, None] + 1
     return crossed

@@ -20,10 +20,6 @@ from .timing import stage
 
 Array = NDArray[np.float32]
 
-# What one sample point takes while it is drawn: three planes' interpolated features, two hidden layers and the ray's
-# own arrays, in float32, measured with 16 channels and rounded up; wider models add their features.
-_BYTES_PER_POINT = 3072
-_BYTES_PER_POINT_AND_CHANNEL = 48
 _MAX_SIDE = 8192
 MAX_SAMPLES = 4096
 
@@ -64,8 +60,7 @@ class Scene:
     ) -> None:
         self.triplane, self._sensitivity = triplane, sensitivity
         self._field, self._density_scale = backend.field(triplane), density_scale
-        bytes_per_point = _BYTES_PER_POINT + _BYTES_PER_POINT_AND_CHANNEL * triplane.shape[1]
-        self._tasks = Tasks.within(memory_limit, bytes_per_point, backend.workers, backend.threads)
+        self._tasks = Tasks.within(memory_limit, triplane.shape[1], backend.workers, backend.threads)
         self._grid: DensityGrid | None = None
         self._lock = threading.Lock()
 
@@ -109,7 +104,8 @@ class Scene:
                     rgb[hits] = np.clip(colour + (1 - opacity[:, None]) * behind, 0, 1)
                     alpha[hits], depth[hits] = opacity, distance
 
-            self._tasks.run(draw, height * width, SAMPLES_AT_ONCE)
+            # A ray of very many samples takes more for its blocks than for the samples of one.
+            self._tasks.run(draw, height * width, max(SAMPLES_AT_ONCE, num_samples // 32))
             return Frame(rgb.reshape(height, width, 3), alpha.reshape(height, width), depth.reshape(height, width))
 
     def orbit(

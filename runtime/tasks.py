@@ -9,9 +9,17 @@ from typing import Any
 
 from .errors import ClosedError
 
+# Points whose features and hidden layers stay in a core's cache.
+DECODED_AT_ONCE = 3072
 # Samples along rays, few of which are asked: enough of them to hide a task's overhead.
-_POINTS_AT_ONCE = 32_768
+_POINTS_AT_ONCE = 65_536
 _POINTS_ALONE = 1 << 18
+# What one sample along a ray takes while it is drawn, with all that is found there, measured and rounded up.
+_BYTES_PER_POINT = 192
+# What is added while it is decoded: three planes' terms and features, and two hidden layers, with 16 channels; wider
+# models add their features.
+_BYTES_PER_DECODED = 3072
+_BYTES_PER_DECODED_AND_CHANNEL = 48
 
 
 @dataclass(frozen=True)
@@ -27,10 +35,22 @@ class Tasks:
     workers: Executor | None = None
 
     @classmethod
-    def within(cls, memory_limit: int, bytes_per_point: int, workers: Executor | None, threads: int) -> Tasks:
-        """Parts that keep to a memory limit, all threads together."""
+    def within(cls, memory_limit: int, channels: int, workers: Executor | None, threads: int) -> Tasks:
+        """Parts that keep to a memory limit, all threads together.
+
+        Args:
+            memory_limit: bytes.
+            channels: of each plane.
+            workers: threads for the parts, or None.
+            threads: how many of them.
+        """
+        share = memory_limit // threads
+        decoded = _BYTES_PER_DECODED + _BYTES_PER_DECODED_AND_CHANNEL * channels
+        # Either all of a part's points are decoded at once, or as many as are decoded at once are the smaller cost.
+        few = min(share // (_BYTES_PER_POINT + decoded), DECODED_AT_ONCE)
+        many = (share - DECODED_AT_ONCE * decoded) // _BYTES_PER_POINT
         most = _POINTS_ALONE if workers is None else _POINTS_AT_ONCE
-        return cls(max(1, min(most, memory_limit // (bytes_per_point * threads))), workers)
+        return cls(max(1, min(most, max(few, many))), workers)
 
     def run(self, work: Callable[[slice], None], count: int, points_each: int = 1) -> None:
         """Calls `work` with slices that cover `range(count)`.

@@ -13,6 +13,7 @@ from ..bundle import Bundle, Graph
 from ..errors import BackendError, ClosedError
 from ..grid import Field
 from ..planes import LatticeIndex, PlaneSampler
+from ..tasks import DECODED_AT_ONCE
 from ..timing import stage
 from ..wavelet import idwt2d
 from .base import Array
@@ -115,11 +116,18 @@ class _PlaneField:
     decode: Callable[[Array], tuple[Array, Array]]
 
     def __call__(self, points: Array) -> tuple[Array, Array]:
-        return self.decode(self.sampler.at(points))
+        return self._decoded(len(points), lambda part: self.sampler.at(points[part]))
 
     def lattice(self, axis: Array) -> Callable[[LatticeIndex], tuple[Array, Array]]:
         features = self.sampler.lattice(axis)
-        return lambda index: self.decode(features(index))
+        return lambda index: self._decoded(len(index[0]), lambda part: features([i[part] for i in index]))
+
+    def _decoded(self, count: int, read: Callable[[slice], Array]) -> tuple[Array, Array]:
+        rgb, density = np.empty((count, 3), np.float32), np.empty(count, np.float32)
+        for start in range(0, count, DECODED_AT_ONCE):
+            part = slice(start, start + DECODED_AT_ONCE)
+            rgb[part], density[part] = self.decode(read(part))
+        return rgb, density
 
 
 def onnx_network(graph: Graph, threads: int) -> Network:
