@@ -18,11 +18,11 @@ Field = Callable[[Array], tuple[Array, Array]]
 
 # Below this optical depth per scene unit a field is haze: what the grid knows of it is enough. Where it may be above,
 # in a cell or beside it, the field itself is asked.
-_HAZE = 0.25
+_HAZE = 0.2
 # Through the whole cube this is a third of a step of 8 bits, and it is seldom everywhere.
 _NOTHING = 5e-4
 # Where a first, coarser look finds less than this anywhere near, it is not looked at again.
-_FAINT = 0.05
+_FAINT = 0.1
 # Cells beyond which clearance is not counted: a block of samples longer than that is looked at sample by sample.
 _FARTHEST_CLEARANCE = 8
 # Share of the sensitivity that counts: what a texel has beyond its cell's middle seldom lies along the steepest
@@ -78,13 +78,14 @@ class DensityGrid:
             tasks: where the field is asked.
         """
         resolution = triplane.shape[-1] // 2
+        coarser_rise, rise = tasks.map(lambda n: _rise(triplane, n, sensitivity), (resolution // 2, resolution))
         rgb, density = _look(field, np.arange((resolution // 2) ** 3), resolution // 2, tasks)
         # Twice as coarse a look finds most of what is empty, at an eighth of the cost.
-        logit, rise = to_logit(density, density_scale), _rise(triplane, resolution // 2, sensitivity, tasks)
-        cells = np.flatnonzero(_in_parts(logit + rise > to_logit(_FAINT, density_scale), np.logical_or))
+        faint = to_logit(density, density_scale) + coarser_rise <= to_logit(_FAINT, density_scale)
+        cells = np.flatnonzero(_in_parts(~faint, np.logical_or))
         rgb, density = (_split(values, resolution // 2) for values in (rgb, density))
         rgb[cells], density[cells] = _look(field, cells, resolution, tasks)
-        logit, rise = to_logit(density, density_scale), _rise(triplane, resolution, sensitivity, tasks)
+        logit = to_logit(density, density_scale)
         nothing, haze = (float(to_logit(limit, density_scale)) for limit in (_NOTHING, _HAZE))
         level = (haze - nothing) / (SOLID - 1)
         parts = _interpolated((logit - np.float32(nothing)) / np.float32(level))
@@ -156,12 +157,11 @@ def _look(field: Field, cells: NDArray[np.integer], resolution: int, tasks: Task
     return rgb, density
 
 
-def _rise(triplane: Array, resolution: int, sensitivity: Sequence[float], tasks: Tasks) -> Array:
+def _rise(triplane: Array, resolution: int, sensitivity: Sequence[float]) -> Array:
     """(N^3,) how far the logit anywhere in a cell may be from that in its middle, by what the planes have beside it."""
     rise = np.zeros((resolution,) * 3, np.float32)
-    unseen = tasks.map(lambda plane: _unseen(plane, resolution), triplane)
     for plane, (column, row, sign) in enumerate(PLANE_AXES):
-        change = np.float32(_ALIGNED * sensitivity[plane]) * unseen[plane][::sign]
+        change = np.float32(_ALIGNED * sensitivity[plane]) * _unseen(triplane[plane], resolution)[::sign]
         # The plane's (row, column) to (x, y, z), with the axis that it lacks of length 1.
         rise += np.expand_dims(change if row < column else change.T, 3 - row - column)
     return rise.reshape(-1)
@@ -186,20 +186,28 @@ def _unseen(plane: Array, cells: int) -> Array:
         (cells, cells), the largest Euclidean norm over the channels.
     """
     width = plane.shape[-1] // cells
-    blocks = plane.reshape(-1, cells, width, cells, width)
-    central = slice(width // 2 - 1, width // 2 + 1)
-    middles = blocks[:, :, central, :, central].mean((2, 4))
-    error = np.linalg.norm(plane - _stretched(_stretched(middles, 1, width), 2, width), axis=0)
-    return _dilated(error.reshape(cells, width, cells, width).max((1, 3)))
+    first = width // 2 - 1
+    pairs = plane[:, first::width] + plane[:, first + 1 :: width]
+    middles = (pairs[:, :, first::width] + pairs[:, :, first + 1 :: width]) * np.float32(0.25)
+    error = _stretched(_stretched(middles, 2, width), 1, width)
+    error -= plane
+    # Squared in place, where a norm would take arrays of its own.
+    np.multiply(error, error, out=error)
+    largest = error.sum(axis=0).reshape(cells, width, cells, width).max((1, 3))
+    return _dilated(np.sqrt(largest))
 
 
 def _stretched(values: Array, axis: int, factor: int) -> Array:
     """`factor` times as many values along an axis, interpolated linearly, the border continued."""
     moved = np.moveaxis(values, axis, 0)
-    before, after = np.concatenate([moved[:1], moved[:-1]]), np.concatenate([moved[1:], moved[-1:]])
-    place = (np.arange(factor) + 0.5) / factor - 0.5
-    parts = [moved + np.float32(abs(p)) * ((before if p < 0 else after) - moved) for p in place]
-    return np.moveaxis(np.stack(parts, axis=1).reshape(-1, *moved.shape[1:]), 0, axis)
+    before, after = np.concatenate([moved[:1], moved[:-1]]) - moved, np.concatenate([moved[1:], moved[-1:]]) - moved
+    stretched = np.empty([n * factor if a == axis else n for a, n in enumerate(values.shape)], np.float32)
+    for index in range(factor):
+        place = (index + 0.5) / factor - 0.5
+        part = np.moveaxis(stretched, axis, 0)[index::factor]
+        np.multiply(before if place < 0 else after, np.float32(abs(place)), out=part)
+        part += moved
+    return stretched
 
 
 def _in_parts(values: NDArray[Any], join: Callable[..., Any]) -> NDArray[Any]:
