@@ -40,10 +40,14 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """x: (B, in, H, W); time: (B or 1, time_dim). Returns (B, out, H, W)."""
-        h = self.norm2(self.conv1(F.gelu(self.norm1(x))))
-        if self.modulation is not None:
-            scale, shift = self.modulation(time)[..., None, None].chunk(2, dim=1)
-            h = h * (1 + scale) + shift
+        h = self.conv1(F.gelu(self.norm1(x)))
+        if self.modulation is None:
+            h = self.norm2(h)
+        else:
+            # The norm's own scale and shift are joined with the timestep's, so that a plane is gone over once.
+            scale, shift = self.modulation(time).chunk(2, dim=1)
+            gain, offset = self.norm2.weight * (1 + scale), self.norm2.bias * (1 + scale) + shift
+            h = F.group_norm(h, NORM_GROUPS) * gain[..., None, None] + offset[..., None, None]
         return self.skip(x) + self.conv2(F.gelu(h))
 
 

@@ -55,11 +55,13 @@ class Lift(nn.Module):
         self.reduce = nn.Conv2d(in_channels, channels_per_depth, 1)
         self.join = nn.Conv2d(channels_per_depth * depths, out_channels, 1)
         grid = Camera.orbit().project(plane_points(resolution, depths))
-        self.register_buffer("grid", torch.tensor(grid.reshape(1, -1, depths, 2), dtype=torch.float32), False)
+        # Depth before height and width, as the channels of a plane have it.
+        grid = rearrange(grid, "p h w d xy -> 1 (p d h) w xy")
+        self.register_buffer("grid", torch.tensor(grid, dtype=torch.float32), False)
 
     def forward(self, features: Tensor) -> Tensor:
         """features: (B, in, h, w). Returns (B * 3, out, resolution, resolution), the planes of an item together."""
         grid = self.grid.expand(features.shape[0], -1, -1, -1)
         seen = F.grid_sample(self.reduce(features), grid, align_corners=False, padding_mode="border")
-        lines = rearrange(seen, "b c (p h w) d -> (b p) (c d) h w", p=3, h=self.resolution, w=self.resolution)
+        lines = rearrange(seen, "b c (p d h) w -> (b p) (c d) h w", p=3, d=self.depths)
         return self.join(lines)

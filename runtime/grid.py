@@ -262,14 +262,14 @@ def _clearance(empty: NDArray[np.bool_], resolution: int) -> NDArray[np.uint8]:
     return clearance.reshape(-1)
 
 
-def _dilated(values: Array) -> Array:
+def _dilated(values: NDArray[Any]) -> NDArray[Any]:
     """The largest of each value and its neighbours along every axis, diagonal ones included."""
     for axis in range(values.ndim):
         values = _largest_along(axis, values)
     return values
 
 
-def _largest_along(axis: int, values: Array) -> Array:
+def _largest_along(axis: int, values: NDArray[Any]) -> NDArray[Any]:
     """The largest of each value and its two neighbours along one axis."""
     moved, largest = np.moveaxis(values, axis, 0), values.copy()
     into = np.moveaxis(largest, axis, 0)

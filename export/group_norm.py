@@ -1,0 +1,82 @@
+"""GroupNormalization as LayerNormalization over each group, for ONNX Runtime on a CPU.
+
+ONNX Runtime has no kernel of GroupNormalization for CPUs and takes it apart into a dozen operations, each of which goes
+through memory; of LayerNormalization it has one. TensorRT has both. So float32 and int8-cpu, which CPUs run, are
+written in this form, float16 and int8 in the other (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper, numpy_helper
+from onnx.shape_inference import infer_shapes
+
+
+def as_layer_norms(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with every GroupNormalization as Reshape, LayerNormalization, Reshape, and a scale and shift if it has.
+
+    Args:
+        proto: float32; what is normalised is (N, C, H, W) with C, H and W known.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    graph = result.graph
+    shapes = {
+        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in infer_shapes(proto).graph.value_info
+    }
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "ConstantOfShape":
+            values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    added: dict[str, np.ndarray] = {}
+
+    def constant(name: str, value: np.ndarray) -> str:
+        added[name] = value
+        return name
+
+    def layer_norm(node: NodeProto) -> list[NodeProto]:
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        groups = attributes["num_groups"]
+        (source, scale, shift), name = node.input, node.output[0]
+        channels, height, width = shapes[source][1:]
+        count = channels // groups * height * width
+        # LayerNormalization wants a scale of each value; equal sizes share theirs.
+        ones = constant(f"ones_{count}", np.ones(count, np.float32))
+        rows = constant(f"rows_of_{groups}", np.array([0, groups, -1]))
+        back = constant(f"planes_{channels}_{height}_{width}", np.array([-1, channels, height, width]))
+        flat, normal, whole, scaled = (f"{name}_{part}" for part in ("rows", "normal", "planes", "scaled"))
+        plain = (values[scale] == 1).all() and (values[shift] == 0).all()
+        made = [
+            helper.make_node("Reshape", [source, rows], [flat]),
+            helper.make_node(
+                "LayerNormalization", [flat, ones], [normal], axis=-1, epsilon=attributes.get("epsilon", 1e-5)
+            ),
+            helper.make_node("Reshape", [normal, back], [name if plain else whole]),
+        ]
+        if not plain:
+            by_channel = [
+                constant(f"{name}_{part}", values[of].reshape(-1, 1, 1))
+                for part, of in (("scale", scale), ("shift", shift))
+            ]
+            made.append(helper.make_node("Mul", [whole, by_channel[0]], [scaled]))
+            made.append(helper.make_node("Add", [scaled, by_channel[1]], [name]))
+        for part in made:
+            part.name = f"{node.name}_{part.op_type}_{part.output[0]}"
+        return made
+
+    nodes = [
+        new for node in graph.node for new in (layer_norm(node) if node.op_type == "GroupNormalization" else [node])
+    ]
+    used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
+    nodes = [node for node in nodes if used.intersection(node.output)]
+    used = {name for node in nodes for name in node.input}
+    del graph.node[:]
+    graph.node.extend(nodes)
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in added.items())
+    onnx.checker.check_model(result, full_check=True)
+    return result
