@@ -69,10 +69,11 @@ def prepare_image(image: ImageInput, size: int, framing: float) -> Array:
         window = ((width - side) / 2, (height - side) / 2, side)
     else:
         window = _object_window(alpha, framing)
-    premultiplied = np.concatenate([rgba[..., :3] * alpha[..., None], alpha[..., None]], axis=2)
+    premultiplied = np.array(rgba.transpose(2, 0, 1), order="C")
+    premultiplied[:3] *= alpha
     framed = _resample(premultiplied, window, size)
-    rgb = framed[..., :3] + (1 - framed[..., 3:])
-    return np.ascontiguousarray(rgb.transpose(2, 0, 1)) * np.float32(2) - np.float32(1)
+    rgb = framed[:3] + (1 - framed[3])
+    return rgb * np.float32(2) - np.float32(1)
 
 
 def to_rgba(image: ImageInput) -> Array:
@@ -159,8 +160,10 @@ def _array_to_rgba(array: NDArray[Any]) -> Array:
     else:
         raise ImageError(f"Arrays of {array.dtype} are no pictures: uint8, uint16, bool or floating are.", _FORMATS)
     channels = values.shape[2]
+    if channels == 4:
+        return values
     colour = values[..., :3] if channels >= 3 else np.repeat(values[..., :1], 3, axis=2)
-    alpha = values[..., -1:] if channels in (2, 4) else np.ones_like(values[..., :1])
+    alpha = values[..., -1:] if channels == 2 else np.ones_like(values[..., :1])
     return np.concatenate([colour, alpha], axis=2)
 
 
@@ -200,15 +203,15 @@ def _object_window(alpha: Array, framing: float) -> tuple[float, float, float]:
 
 
 def _resample(image: Array, window: tuple[float, float, float], size: int) -> Array:
-    """Cuts a square window, which may reach beyond the picture, and resamples it with an antialiasing filter."""
+    """Cuts a square window out of a picture (C, H, W), or beyond it, and resamples it with an antialiasing filter."""
     left, top, side = window
-    height, width = image.shape[:2]
+    height, width = image.shape[1:]
     if (left, top, side) == (0, 0, size) and (height, width) == (size, size):
         return image
     # Only what the window sees is resampled, first to about twice the size: so padding is small whatever comes in.
     x, y = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
-    seen = image[y : int(np.ceil(top + side)), x : int(np.ceil(left + side))]
-    rows, columns = seen.shape[:2]
+    seen = image[:, y : int(np.ceil(top + side)), x : int(np.ceil(left + side))]
+    rows, columns = seen.shape[1:]
     shrink = min(1.0, 2 * size / side)
     new_rows, new_columns = max(1, round(rows * shrink)), max(1, round(columns * shrink))
     if shrink < 1:
@@ -217,7 +220,7 @@ def _resample(image: Array, window: tuple[float, float, float], size: int) -> Ar
     box = ((left - x) * across, (top - y) * down, (left - x + side) * across, (top - y + side) * down)
     before_x, before_y = max(0, int(np.ceil(-box[0]))), max(0, int(np.ceil(-box[1])))
     after_x, after_y = max(0, int(np.ceil(box[2])) - new_columns), max(0, int(np.ceil(box[3])) - new_rows)
-    padded = np.pad(seen, ((before_y, after_y), (before_x, after_x), (0, 0)))
+    padded = np.pad(seen, ((0, 0), (before_y, after_y), (before_x, after_x)))
     box = (box[0] + before_x, box[1] + before_y, box[2] + before_x, box[3] + before_y)
     return np.clip(_resize(padded, (size, size), box), 0, 1)
 
@@ -225,7 +228,6 @@ def _resample(image: Array, window: tuple[float, float, float], size: int) -> Ar
 def _resize(image: Array, size: tuple[int, int], box: tuple[float, float, float, float]) -> Array:
     """Bicubic with antialiasing, every channel in float32; size and box in Pillow's order."""
     planes = [
-        Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(size, Image.Resampling.BICUBIC, box)
-        for channel in range(image.shape[2])
+        Image.fromarray(np.ascontiguousarray(channel)).resize(size, Image.Resampling.BICUBIC, box) for channel in image
     ]
-    return np.stack([np.asarray(plane) for plane in planes], axis=2)
+    return np.stack([np.asarray(plane) for plane in planes])
