@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,12 +57,6 @@ class DensityGrid:
     levels: Array
     resolution: int
 
-    @cached_property
-    def colors(self) -> NDArray[np.void]:
-        """(N^3,) items of three float32: `rgb`, to be read at once."""
-        items: NDArray[np.void] = self.rgb.view("V12")[:, 0]
-        return items
-
     @classmethod
     def of(
         cls, field: Field, triplane: Array, density_scale: float, sensitivity: Sequence[float], tasks: Tasks
@@ -112,15 +105,16 @@ class DensityGrid:
 
 def _places(origin: Array, directions: Array, distances: Array, side: int) -> NDArray[np.intp]:
     """Which of side^3 equal parts of the cube each sample is in."""
-    half, found = np.float32(side / 2), np.zeros(distances.shape, np.intp)
+    # Of 32 bits, which are several times as fast as 64, and enough for a thousand texels a side.
+    half, found = np.float32(side / 2), np.zeros(distances.shape, np.int32)
     for axis in range(3):
         # An axis at a time: runs of memory, where points would be triples.
         place = distances * (half * directions[:, axis, None])
         place += half * (origin[axis] + 1)
         np.clip(place, 0, side - 1, out=place)
         found *= side
-        found += place.astype(np.intp)
-    return found
+        found += place.astype(np.int32)
+    return found.astype(np.intp)
 
 
 def on_lattice(field: Field, axis: Array) -> Callable[[LatticeIndex], tuple[Array, Array]]:
