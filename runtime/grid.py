@@ -39,7 +39,7 @@ class DensityGrid:
 
     Attributes:
         density: (N^3,) float32 at the middle of each cell, x slowest, z fastest.
-        rgb: (N^3, 3) float32, colour there.
+        colors: (N^3,) items of three float32, RGB there; NumPy reads an item at once.
         unsure: (N^3,) bool, True where the surface may pass through a cell whose middle does not tell.
         clearance: (N^3,) uint8, how many cells around each are empty on every side, itself included: 0 for one that is
             not, 1 where it is but not all its neighbours, 8 at most.
@@ -50,7 +50,7 @@ class DensityGrid:
     """
 
     density: Array
-    rgb: Array
+    colors: NDArray[np.void]
     unsure: NDArray[np.bool_]
     clearance: NDArray[np.uint8]
     parts: NDArray[np.uint8]
@@ -86,7 +86,8 @@ class DensityGrid:
         levels = density_scale * np.logaddexp(0, nothing + level * np.arange(256)).astype(np.float32)
         levels[[EMPTY, SOLID]] = 0
         clearance = _clearance(parts == EMPTY, resolution)
-        return cls(density, rgb, np.abs(logit) <= rise, clearance, parts, levels, resolution)
+        colors = rgb.view("V12")[:, 0]
+        return cls(density, colors, np.abs(logit) <= rise, clearance, parts, levels, resolution)
 
     def parts_at(self, origin: Array, directions: Array, distances: Array) -> NDArray[np.intp]:
         """Index (R, S) of the part that each sample is in: origin (3,), directions (R, 3), distances (R, S)."""

@@ -17,7 +17,8 @@ from .grid import EMPTY, SOLID, DensityGrid, Field
 
 Array = NDArray[np.float32]
 
-# Samples of each ray that are looked at together: fewer stop sooner behind a surface, more make larger arrays.
+# Samples of each ray that are looked at together, a byte of the grid each: fewer would stop sooner behind a surface,
+# more would make larger arrays.
 SAMPLES_AT_ONCE = 8
 # Each of fewer samples stands for so much of the ray that what the grid knows of haze is not enough.
 _FEW_SAMPLES = 16
@@ -129,17 +130,19 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
     for index, start in enumerate(blocks):
         live = np.flatnonzero(crossed[:, index] & (passing > _OPAQUE))
         some = rays.take(live)
-        distances = midpoints(some, num_samples, range(start, min(start + SAMPLES_AT_ONCE, num_samples)))
+        distances = midpoints(some, num_samples, range(start, start + SAMPLES_AT_ONCE))
         places = grid.parts_at(some.origin, some.directions, distances)
         parts = grid.parts[places]
-        rows = np.flatnonzero(parts.any(axis=1))
+        parts[:, num_samples - start :] = EMPTY
+        # Eight bytes are looked at as one number.
+        rows = np.flatnonzero(parts.view(np.uint64))
         if not rows.size:
             continue
         some, here, distances, places, parts = some.take(rows), live[rows], distances[rows], places[rows], parts[rows]
         rgb, density = np.zeros((*parts.shape, 3), np.float32), grid.levels[parts]
         flat = rgb.reshape(-1, 3)
         haze = np.flatnonzero((parts != EMPTY) & (parts < worth_asking))
-        flat[haze] = grid.rgb[grid.cells_of(places.reshape(-1)[haze])]
+        flat.view("V12")[haze, 0] = grid.colors[grid.cells_of(places.reshape(-1)[haze])]
         asked = np.flatnonzero(parts >= worth_asking)
         if asked.size:
             points = some.directions[asked // parts.shape[1]]
