@@ -29,7 +29,7 @@ attempt doctor "$python" -m runtime doctor
 attempt export "$python" export/to_onnx.py --checkpoint model/checkpoints/small.safetensors --out "$out/bench/small" \
   --precision float32 --precision float16 --precision int8
 attempt engines "$python" export/to_tensorrt.py --bundle "$out/bench/small" ${targets:+--targets "$targets"}
-attempt tests "$python" -m pytest -m gpu -rs
+attempt tests env REQUIRE_GPU=1 "$python" -m pytest -m gpu -rs
 attempt latency "$python" benchmarks/latency.py --work "$out/bench" --json "$out/latency.json" --plot "$out/latency.png" \
   ${LATENCY_OPTIONS:-}
 exit "$status"

@@ -20,8 +20,6 @@ Field = Callable[[Array], tuple[Array, Array]]
 _HAZE = 0.2
 # Through the whole cube this is a third of a step of 8 bits, and it is seldom everywhere.
 _NOTHING = 5e-4
-# Where a first, coarser look finds less than this anywhere near, it is not looked at again.
-_FAINT = 0.1
 # Cells beyond which clearance is not counted: a block of samples longer than that is looked at sample by sample.
 _FARTHEST_CLEARANCE = 8
 # Share of the sensitivity that counts: what a texel has beyond its cell's middle seldom lies along the steepest
@@ -38,23 +36,23 @@ class DensityGrid:
     """What a field is like in each of N^3 cells of the cube [-1, 1]^3, two texels wide, and in the eight parts of each.
 
     Attributes:
-        density: (N^3,) float32 at the middle of each cell, x slowest, z fastest.
+        logit: (N^3,) float32, of the density at the middle of each cell, x slowest, z fastest.
         colors: (N^3,) items of three float32, RGB there; NumPy reads an item at once.
         unsure: (N^3,) bool, True where the surface may pass through a cell whose middle does not tell.
         clearance: (N^3,) uint8, how many cells around each are empty on every side, itself included: 0 for one that is
             not, 1 where it is but not all its neighbours, 8 at most.
         parts: ((2N)^3,) uint8: EMPTY where a picture shows nothing at all, SOLID where it has to ask the field,
-            otherwise haze, whose density is `levels[part]`.
-        levels: (256,) float32, 0 for EMPTY and SOLID.
+            otherwise haze, whose density is `densities[part]`.
+        densities: (256,) float32, 0 for EMPTY and SOLID.
         resolution: N.
     """
 
-    density: Array
+    logit: Array
     colors: NDArray[np.void]
     unsure: NDArray[np.bool_]
     clearance: NDArray[np.uint8]
     parts: NDArray[np.uint8]
-    levels: Array
+    densities: Array
     resolution: int
 
     @classmethod
@@ -73,21 +71,26 @@ class DensityGrid:
         resolution = triplane.shape[-1] // 2
         coarser_rise, rise = tasks.map(lambda n: _rise(triplane, n, sensitivity), (resolution // 2, resolution))
         rgb, density = _look(field, np.arange((resolution // 2) ** 3), resolution // 2, tasks)
-        # Twice as coarse a look finds most of what is empty, at an eighth of the cost.
-        faint = to_logit(density, density_scale) + coarser_rise <= to_logit(_FAINT, density_scale)
-        cells = np.flatnonzero(_in_parts(~faint, np.logical_or))
-        rgb, density = (_split(values, resolution // 2) for values in (rgb, density))
-        rgb[cells], density[cells] = _look(field, cells, resolution, tasks)
         logit = to_logit(density, density_scale)
         nothing, haze = (float(to_logit(limit, density_scale)) for limit in (_NOTHING, _HAZE))
+        # Twice as coarse a look finds most of what need not be asked for, at an eighth of the cost.
+        cells = np.flatnonzero(_in_parts(logit + coarser_rise > haze, np.logical_or))
+        rgb, logit = _split(rgb, resolution // 2), _in_parts(logit, _closer)
+        logit /= 64
+        rgb[cells], density = _look(field, cells, resolution, tasks)
+        logit[cells] = to_logit(density, density_scale)
         level = (haze - nothing) / (SOLID - 1)
-        parts = _interpolated((logit - np.float32(nothing)) / np.float32(level))
+        # 511 times 64 stays within 16 bits, which are several times as fast as 32.
+        levels: Array = np.clip(np.rint((logit - np.float32(nothing)) / np.float32(level)), -511, 511)
+        between = _in_parts(levels.astype(np.int16), _closer)
+        between >>= 6
+        parts = np.clip(between, EMPTY, SOLID - 1, out=between).astype(np.uint8)
         parts |= _in_parts(logit + rise > haze, np.logical_or).view(np.uint8) * np.uint8(SOLID)
-        levels = density_scale * np.logaddexp(0, nothing + level * np.arange(256)).astype(np.float32)
-        levels[[EMPTY, SOLID]] = 0
+        densities = density_scale * np.logaddexp(0, nothing + level * np.arange(256)).astype(np.float32)
+        densities[[EMPTY, SOLID]] = 0
         clearance = _clearance(parts == EMPTY, resolution)
         colors = rgb.view("V12")[:, 0]
-        return cls(density, colors, np.abs(logit) <= rise, clearance, parts, levels, resolution)
+        return cls(logit, colors, np.abs(logit) <= rise, clearance, parts, densities, resolution)
 
     def parts_at(self, origin: Array, directions: Array, distances: Array) -> NDArray[np.intp]:
         """Index (R, S) of the part that each sample is in: origin (3,), directions (R, 3), distances (R, S)."""
@@ -227,21 +230,10 @@ def _in_parts(values: NDArray[Any], join: Callable[..., Any]) -> NDArray[Any]:
     return cube.reshape(-1)
 
 
-def _interpolated(levels: Array) -> NDArray[np.uint8]:
-    """Levels of haze in the middles of parts, by trilinear interpolation of those of cells: (N^3,) to ((2N)^3,).
-
-    What is above the range is clipped to SOLID - 1; below it is EMPTY.
-    """
-
-    def closer(own: NDArray[np.int16], beside: NDArray[np.int16], out: NDArray[np.int16]) -> None:
-        np.multiply(own, np.int16(3), out=out)
-        out += beside
-
-    # Four times as much after each axis: 511 stays within 16 bits, which are several times as fast as 32.
-    whole = np.clip(np.rint(levels), -511, 511).astype(np.int16)
-    found = _in_parts(whole, closer)
-    found >>= 6
-    return np.clip(found, EMPTY, SOLID - 1, out=found).astype(np.uint8)
+def _closer(own: NDArray[Any], beside: NDArray[Any], out: NDArray[Any]) -> None:
+    """For `_in_parts`: trilinear interpolation in the middle of each part, times 4 for each axis, 64 in all."""
+    np.multiply(own, 3, out=out)
+    out += beside
 
 
 def _clearance(empty: NDArray[np.bool_], resolution: int) -> NDArray[np.uint8]:

@@ -108,7 +108,7 @@ def _lattice(field: Field, grid: DensityGrid, resolution: int, density_scale: fl
     logits = np.full((resolution + 2,) * 3, OUTSIDE_LOGIT, np.float32)
     asked = np.ones(logits.shape, bool)
     inner = (slice(1, -1),) * 3
-    logits[inner] = to_logit(grid.density, density_scale).reshape((grid.resolution,) * 3)[near]
+    logits[inner] = grid.logit.reshape((grid.resolution,) * 3)[near]
     asked[inner] = False
     wanted = np.zeros(logits.shape, bool)
     wanted[inner] = grid.unsure.reshape((grid.resolution,) * 3)[near]

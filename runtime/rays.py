@@ -139,7 +139,7 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
         if not rows.size:
             continue
         some, here, distances, places, parts = some.take(rows), live[rows], distances[rows], places[rows], parts[rows]
-        rgb, density = np.zeros((*parts.shape, 3), np.float32), grid.levels[parts]
+        rgb, density = np.zeros((*parts.shape, 3), np.float32), grid.densities[parts]
         flat = rgb.reshape(-1, 3)
         haze = np.flatnonzero((parts != EMPTY) & (parts < worth_asking))
         flat.view("V12")[haze, 0] = grid.colors[grid.cells_of(places.reshape(-1)[haze])]

@@ -1,9 +1,11 @@
 """What needs a CUDA device: each backend that is present, against the CPU; captured graphs, threads, memory given back.
 
-`pytest -m gpu` runs these alone; where there is no device they are skipped, and say why.
+`pytest -m gpu` runs these alone; where there is no device they are skipped, and say why. With REQUIRE_GPU set in the
+environment they fail instead.
 """
 
 import gc
+import os
 import shutil
 import threading
 
@@ -37,7 +39,7 @@ def _why_no_gpu():
 def _gpu():
     why = _why_no_gpu()
     if why:
-        pytest.skip(why)
+        (pytest.fail if os.environ.get("REQUIRE_GPU") else pytest.skip)(why)
 
 
 @pytest.fixture(scope="module")

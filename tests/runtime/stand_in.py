@@ -1,8 +1,13 @@
-"""What tests of the device backends share: a device that is none, and inputs of the loop."""
+"""What tests of the device backends share: a device and engines that are none, backends on them, the loop's inputs."""
 
 import numpy as np
+import onnxruntime as ort
 
-from runtime.backends.device import ALIGNMENT
+from runtime.backends.cuda import OrtLauncher
+from runtime.backends.device import ALIGNMENT, Buffer
+from runtime.backends.gpu import DeviceBackend
+from runtime.backends.tensorrt import TensorRTLauncher
+from runtime.bundle import ENGINE_GRAPHS
 from runtime.errors import BackendError
 from runtime.noise import draw
 from runtime.sampler import sampler_table, trailing_timesteps
@@ -91,3 +96,74 @@ def inputs(bundle, batch, steps, sampler="ddim", seed=0):
     noise = np.stack([draw(seed + i, shape, draws) for i in range(batch)], axis=1)
     images = np.random.default_rng(seed).uniform(-1, 1, (batch, 3, bundle.image_size, bundle.image_size))
     return images.astype(np.float32), noise, table
+
+
+class Engine:
+    """An engine as TensorRT has them, of a graph that ONNX Runtime runs on host memory."""
+
+    def __init__(self, graph, most):
+        self.graph, self.most, self.session = graph, most, ort.InferenceSession(graph.data)
+        self.names = [spec.name for spec in (*graph.inputs, *graph.outputs)]
+        self.num_io_tensors = len(self.names)
+        self.get_tensor_name = self.names.__getitem__
+
+    def get_tensor_mode(self, name):
+        return "TensorIOMode.INPUT" if name in {s.name for s in self.graph.inputs} else "TensorIOMode.OUTPUT"
+
+    def get_tensor_profile_shape(self, name, _):
+        shape = next(s.shape for s in self.graph.inputs if s.name == name)
+        return [tuple(k if isinstance(d, str) else d for d in shape) for k in (1, 1, self.most)]
+
+    def create_execution_context(self):
+        return Context(self)
+
+
+class Context:
+    def __init__(self, engine):
+        self.engine, self.shapes, self.addresses = engine, {}, {}
+
+    def set_input_shape(self, name, shape):
+        self.shapes[name] = tuple(shape)
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+        return name in self.engine.names
+
+    def execute_async_v3(self, stream):
+        assert stream == StandIn.stream
+        device = self.engine.device
+        if device.fail == "enqueue":
+            return False
+        shapes, addresses = dict(self.shapes), dict(self.addresses)
+        captured = device.recording is not None
+
+        def work():
+            # What was captured on a context is lost when the context takes other shapes.
+            assert not captured or self.shapes == shapes
+            graph, view = self.engine.graph, device.view
+            feeds = {s.name: view(Buffer(addresses[s.name], shapes[s.name])).copy() for s in graph.inputs}
+            for spec, value in zip(graph.outputs, self.engine.session.run(None, feeds), strict=True):
+                view(Buffer(addresses[spec.name], value.shape))[:] = value
+
+        device.submit(work)
+        return True
+
+
+def made(bundle, kind, largest_batch=2, largest_points=50):
+    """A device backend on stand-ins, and the devices that it opens."""
+    devices = []
+
+    def device():
+        devices.append(StandIn())
+        return devices[-1]
+
+    def launcher(opened):
+        if kind == "cuda":
+            return OrtLauncher(bundle, "float32", opened, "CPUExecutionProvider", "cpu")
+        engines = {n: Engine(bundle.graph("float32", n), largest_points) for n in ENGINE_GRAPHS}
+        for engine in engines.values():
+            engine.device = opened
+        return TensorRTLauncher(engines, opened, "Build them again.")
+
+    backend = DeviceBackend(kind, "a test", bundle, "float32", device, launcher, largest_batch, largest_points)
+    return backend, devices
