@@ -208,14 +208,14 @@ class Graphs(_Plain):
             for start in range(0, size * size, each):
                 some = rays.take(np.arange(start, min(start + each, size * size)))
                 distances = midpoints(some, samples)
-                points = some.origin + distances[..., None] * some.directions[:, None]
+                points = some.origin + distances[..., None] * some.directions
                 rgb, density = self._query(triplane, points.reshape(-1, 3))
                 step = (some.far - some.near) / np.float32(samples)
                 shape = distances.shape
                 colour, alpha, _ = composite(
-                    rgb.reshape(*shape, 3), density.reshape(shape), distances, step, some.cosine
+                    rgb.T.reshape(3, *shape), density.reshape(shape), distances, step, some.cosine
                 )
-                picture[start : start + each] = colour + (1 - alpha[:, None])
+                picture[start : start + each] = (colour + (1 - alpha)).T
             return picture.reshape(size, size, 3)
 
     def mesh(self, triplane: Array, resolution: int) -> Any:

@@ -26,9 +26,8 @@ from rich.table import Table
 from export.engine_builder import BuildError, Built, Range, build, profile_of
 from export.lint import LintError, check
 from runtime.backends.gpu import LARGEST_POINTS
-from runtime.backends.tensorrt import engine_folder
 from runtime.bundle import CPU_ONLY, ENGINE_GRAPHS, Bundle, default_bundle, load_bundle
-from runtime.engines import EngineKey, EngineMiss, engine_path, read_engine, write_engine
+from runtime.engines import EngineKey, EngineMiss, engine_folder, engine_path, read_engine, write_engine
 from runtime.errors import WaveletTriplaneError
 from runtime.flavours import FLAVOURS, Flavour, find_flavour, gpu_name
 

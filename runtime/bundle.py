@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -53,7 +54,7 @@ class Bundle:
     Attributes:
         path: its folder.
         manifest: the parsed manifest.
-        files: content of every graph file, by its path inside the folder.
+        files: content of the graph files that were kept, by their paths inside the folder.
     """
 
     path: Path
@@ -129,12 +130,17 @@ class Bundle:
 
     def graph(self, precision: str, name: str) -> Graph:
         """One graph of one variant, with what the manifest says of its inputs and outputs."""
+        file = self.manifest["precisions"][precision]["graphs"][name]["file"]
+        return Graph(name, self.files[file], *self.specs(precision, name))
+
+    def specs(self, precision: str, name: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs of one graph of one variant, as the manifest has them."""
         entry = self.manifest["precisions"][precision]["graphs"][name]
-        specs = (
+        inputs, outputs = (
             tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in entry[side])
             for side in ("inputs", "outputs")
         )
-        return Graph(name, self.files[entry["file"]], *specs)
+        return inputs, outputs
 
     def check_precision(self, precision: str | None) -> str:
         """The variant to use: the bundle's first where None is asked for."""
@@ -159,6 +165,19 @@ def load_bundle(path: str | Path) -> Bundle:
     Raises:
         BundleError: it is missing, incomplete, altered in any byte, or of another format version.
     """
+    return _load(path, lambda bundle: bundle.precisions)
+
+
+def load_variant(path: str | Path, precision: str | None) -> Bundle:
+    """`load_bundle` that keeps the graphs of one variant in memory, of the first where `precision` is None.
+
+    Raises:
+        BundleError: as there. OptionError: there is no such variant.
+    """
+    return _load(path, lambda bundle: (bundle.check_precision(precision),))
+
+
+def _load(path: str | Path, kept: Callable[[Bundle], Sequence[str]]) -> Bundle:
     try:
         folder = Path(path)
         present = folder.is_dir()
@@ -169,21 +188,25 @@ def load_bundle(path: str | Path) -> Bundle:
     manifest = read_manifest(folder / MANIFEST)
     try:
         _check_manifest(manifest)
+        bundle = Bundle(folder, manifest, {})
+        wanted = kept(bundle)
         entries = [
-            (graph["file"], graph["sha256"])
-            for variant in manifest["precisions"].values()
-            for graph in (variant["graphs"][name] for name in GRAPHS)
+            (graph["file"], graph["sha256"], variant in wanted)
+            for variant, made in manifest["precisions"].items()
+            for graph in (made["graphs"][name] for name in GRAPHS)
         ]
         # Hashes are computed without the interpreter's lock: side by side they take half of a short start.
         with ThreadPoolExecutor() as readers:
             contents = list(readers.map(lambda entry: _verified(folder, *entry), entries))
-        bundle = Bundle(folder, manifest, {name: data for (name, _), data in zip(entries, contents, strict=True)})
-        for precision in bundle.precisions:
+        for variant in bundle.precisions:
             for name in GRAPHS:
-                bundle.graph(precision, name)
+                bundle.specs(variant, name)
+    except OptionError:  # A ValueError, too.
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BundleError(f"The manifest of {folder} lacks or garbles {error}.", _REMEDY) from None
-    return bundle
+    files = {entry[0]: data for entry, data in zip(entries, contents, strict=True) if data is not None}
+    return replace(bundle, files=files)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -241,17 +264,30 @@ def manifest_digest(raw: bytes, digest: str) -> str:
     return hashlib.sha256(raw.replace(digest.encode(), b"0" * 64, 1)).hexdigest()
 
 
-def _verified(folder: Path, name: str, digest: str) -> bytes:
+def _verified(folder: Path, name: str, digest: str, kept: bool) -> bytes | None:
+    """Content of a file after comparing its hash; None, and no memory for it, where it is not kept."""
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise BundleError(f"The manifest of {folder} points outside the bundle, to {name}.", _REMEDY)
-    data = _read(folder / name)
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise BundleError(f"{folder / name} was altered: it does not match the sha256 in the manifest.", _REMEDY)
+    path = folder / name
+    data = _read(path) if kept else None
+    if (_digest(path) if data is None else hashlib.sha256(data).hexdigest()) != digest:
+        raise BundleError(f"{path} was altered: it does not match the sha256 in the manifest.", _REMEDY)
     return data
 
 
 def _read(path: Path) -> bytes:
-    try:
+    with _readable(path):
         return path.read_bytes()
+
+
+def _digest(path: Path) -> str:
+    with _readable(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise BundleError(f"The bundle is incomplete: {path} cannot be read ({error.strerror}).", _REMEDY) from None

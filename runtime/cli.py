@@ -6,28 +6,27 @@ import os
 import statistics
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
-from rich.table import Table
 
 from .cameras import AZIMUTH, ELEVATION, Camera
 from .engine import Runtime
 from .errors import OptionError, WaveletTriplaneError
+from .scene import Frame
 from .timing import record_times
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Rich takes time to import: only what draws a table or a progress bar does so.
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="One picture in, a 3-D object out.")
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Bundle = Annotated[Path | None, typer.Option(help="Folder of a bundle; the shipped one by default.")]
 BackendName = Annotated[str, typer.Option("--backend", help="auto, tensorrt, cuda or cpu.")]
@@ -68,25 +67,23 @@ def render(
         raise OptionError(f"The result would overwrite the input {image}.", "Name another folder with --out.")
     with _open(bundle, backend, precision, threads, memory_limit) as rt, record_times() as recorded:
         camera = Camera.orbit(azimuth, elevation)
-        with _err.status("reconstructing and drawing"):
-            scene = rt.reconstruct(image, steps, seed, sampler)
-            # All that can fail comes before the first file is written.
-            frames = scene.orbit(orbit, elevation, image_size=size, num_samples=samples) if orbit else ()
-            surface = scene.mesh() if mesh else None
-            first = scene.render(camera, size, samples)
+        scene = rt.reconstruct(image, steps, seed, sampler)
+        # All that can fail comes before the first file is written.
+        frames = scene.orbit(orbit, elevation, image_size=size, num_samples=samples) if orbit else ()
+        surface = scene.mesh() if mesh else None
+        first = scene.render(camera, size, samples)
         _save(first.to_uint8(), single)
         written = [single]
-        with Progress(console=_err, disable=not _err.is_terminal, transient=True) as progress:
-            for index, frame in enumerate(progress.track(frames, total=orbit, description="orbit")):
-                written.append(out / f"{image.stem}_orbit_{index:03d}.png")
-                _save(frame.to_uint8(), written[-1])
+        for index, frame in enumerate(_with_progress(frames, orbit)):
+            written.append(out / f"{image.stem}_orbit_{index:03d}.png")
+            _save(frame.to_uint8(), written[-1])
         if surface is not None:
             written.append(out / f"{image.stem}.glb")
             surface.save(written[-1])
     several = f" to {written[-1]}, {len(written)} files" if len(written) > 1 else ""
-    _out.print(f"Wrote {written[0]}{several} ({rt.backend.name}, {rt.precision}).", markup=False)
+    typer.echo(f"Wrote {written[0]}{several} ({rt.backend.name}, {rt.precision}).")
     if times:
-        _out.print(_stage_table(recorded))
+        _print_table(_stage_table(recorded))
 
 
 @app.command()
@@ -95,6 +92,9 @@ def info(
 ) -> None:
     """Says what the bundle is and which backend would run it, and why."""
     with _open(bundle, backend, precision, threads, None) as rt:
+        from rich.markup import escape
+        from rich.table import Table
+
         manifest = rt.bundle.manifest
         parity = manifest["precisions"][rt.precision].get("parity", {}).get("checks", [])
         worst = min((check["psnr_db"] for check in parity), default=float("nan"))
@@ -110,7 +110,7 @@ def info(
             ("backend", f"{rt.backend.name} ({rt.backend.reason})"),
         ):
             table.add_row(key, escape(value))
-        _out.print(table)
+        _print_table(table)
 
 
 @app.command()
@@ -121,7 +121,7 @@ def doctor() -> None:
     findings = list(examine())
     for finding in findings:
         mark = {True: "ok", None: "-", False: "FAIL"}[finding.good]
-        _out.print(f"{mark:5}{finding.subject:16}{finding.detail}", markup=False)
+        typer.echo(f"{mark:5}{finding.subject:16}{finding.detail}")
     if any(finding.good is False for finding in findings):
         raise typer.Exit(1)
 
@@ -143,25 +143,25 @@ def bench(
     """Times each stage on this machine."""
     if runs < 1:
         raise OptionError(f"--runs must be 1 or more, not {runs}.", "The default is 5.")
-    with _open(bundle, backend, precision, threads, memory_limit) as rt, _err.status("timing"):
+    with _open(bundle, backend, precision, threads, memory_limit) as rt:
         rt.render(image, None, size, samples, steps, sampler=sampler)
         with record_times() as recorded:
             for _ in range(runs):
                 rt.render(image, None, size, samples, steps, sampler=sampler)
-    _out.print(_stage_table(recorded))
+    _print_table(_stage_table(recorded))
 
 
 def main() -> None:
     """Runs the command line; a failure prints one sentence and exits with 1, bad usage with 2."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: _err.print(f"note: {message}", markup=False)
+        warnings.showwarning = lambda message, *_: typer.echo(f"note: {message}", err=True)
         try:
             app()
         except WaveletTriplaneError as error:
-            _err.print(f"error: {error}", markup=False)
+            typer.echo(f"error: {error}", err=True)
             sys.exit(1)
         except OSError as error:
-            _err.print(f"error: {error.filename or 'input and output'}: {error.strerror or error}.", markup=False)
+            typer.echo(f"error: {error.filename or 'input and output'}: {error.strerror or error}.", err=True)
             sys.exit(1)
 
 
@@ -169,9 +169,13 @@ def main() -> None:
 def _open(
     bundle: Path | None, backend: str, precision: str | None, threads: int | None, memory_limit: int | None
 ) -> Iterator[Runtime]:
-    limit = None if memory_limit is None else memory_limit << 20
-    with Runtime(bundle, backend, precision, threads, limit) as rt:
+    """A runtime for the rest of the process: closing it would free piece by piece what ends with the command."""
+    rt = Runtime(bundle, backend, precision, threads, None if memory_limit is None else memory_limit << 20)
+    try:
         yield rt
+    except BaseException:
+        rt.close()
+        raise
 
 
 def _save(pixels: NDArray[np.uint8], path: Path) -> None:
@@ -185,7 +189,25 @@ def _save(pixels: NDArray[np.uint8], path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def _with_progress(frames: Iterable[Frame], total: int) -> Iterable[Frame]:
+    """The frames, with a bar on a terminal."""
+    if not total or not sys.stderr.isatty():
+        return frames
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(frames, "orbit", total, console=Console(stderr=True), transient=True)
+
+
+def _print_table(table: Table) -> None:
+    from rich.console import Console
+
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
 def _stage_table(times: dict[str, list[float]]) -> Table:
+    from rich.table import Table
+
     table = Table("stage", "runs", "median (ms)", "total (ms)", box=None)
     for name, seconds in times.items():
         row = (len(seconds), f"{statistics.median(seconds) * 1e3:.1f}", f"{sum(seconds) * 1e3:.1f}")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import open_backend
-from .bundle import default_bundle, load_bundle
+from .bundle import default_bundle, load_variant
 from .cameras import Camera
 from .errors import ClosedError, ImageError, OptionError, UntrainedWarning
 from .images import ImageBatch, ImageInput, prepare_image
@@ -58,7 +58,7 @@ class Runtime:
                 f"memory_limit must be a number of bytes of at least {_LEAST_MEMORY} (16 MiB), not {limit!r}.",
                 "Leave it out for 256 MiB.",
             )
-        self.bundle = load_bundle(default_bundle() if bundle is None else bundle)
+        self.bundle = load_variant(default_bundle() if bundle is None else bundle, precision)
         self.precision = self.bundle.check_precision(precision)
         self.memory_limit = int(limit)
         self._schedule = self.bundle.schedule
@@ -180,12 +180,18 @@ class Runtime:
             raise ImageError("The list of pictures is empty.", "Give at least one.")
         table, seeds = self._table(steps, sampler), seeds_of(seed, len(images))
         with stage("image"):
-            prepared = [prepare_image(each, self.bundle.image_size, self.bundle.framing) for each in images]
+            prepared = self._prepared(images)
         scenes: list[Scene] = []
         for start in range(0, len(prepared), _GROUP):
             group = slice(start, start + _GROUP)
             scenes += map(self.scene, self._triplanes(np.stack(prepared[group]), seeds[group], table))
         return scenes
+
+    def _prepared(self, images: list[ImageInput]) -> list[Array]:
+        """Each as the model wants it: (3, S, S). Pillow works without the interpreter's lock."""
+        workers = self.backend.workers if len(images) > 1 else None
+        at_once = map if workers is None else workers.map
+        return list(at_once(lambda each: prepare_image(each, self.bundle.image_size, self.bundle.framing), images))
 
     def _table(self, steps: int | None, sampler: str | None) -> NDArray[np.float64]:
         alpha, sigma = self._schedule

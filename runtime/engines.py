@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .bundle import ENGINES, Bundle
+
 _MAGIC = b"wavelet-triplane-diffusion engine 2\n"
 _LENGTH, _DIGEST = 8, 32
 Profile = Mapping[str, Sequence[Sequence[int]]]
@@ -140,6 +142,16 @@ def write_engine(path: Path, key: EngineKey, plan: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def engine_folder(bundle: Bundle) -> Path:
+    """Where the engines of a bundle lie: beside its graphs, so that both are moved together."""
+    return bundle.path / ENGINES
+
+
+def build_hint(bundle: Bundle, precision: str) -> str:
+    """The command that builds a variant's engines."""
+    return f"Run `python export/to_tensorrt.py --bundle {bundle.path} --precision {precision}`."
 
 
 def engine_path(folder: Path, precision: str, graph: str) -> Path:

@@ -11,9 +11,9 @@ from .errors import ClosedError
 
 # Points whose features and hidden layers stay in a core's cache.
 DECODED_AT_ONCE = 3072
-# Samples along rays, few of which are asked: enough of them to hide a task's overhead.
-_POINTS_AT_ONCE = 65_536
-_POINTS_ALONE = 1 << 18
+# Samples along rays, few of which are asked. Larger parts than these gain nothing; in smaller ones threads wait for one
+# another at every operation.
+_POINTS_AT_ONCE = 1 << 18
 # What one sample along a ray takes while it is drawn, with all that is found there, measured and rounded up.
 _BYTES_PER_POINT = 192
 # What is added while it is decoded: three planes' terms and features, and two hidden layers, with 16 channels; wider
@@ -29,10 +29,12 @@ class Tasks:
     Attributes:
         points: the most in one part.
         workers: threads for the parts; None does one after another.
+        threads: how many of them; there are as many parts at the least.
     """
 
     points: int
     workers: Executor | None = None
+    threads: int = 1
 
     @classmethod
     def within(cls, memory_limit: int, channels: int, workers: Executor | None, threads: int) -> Tasks:
@@ -49,8 +51,7 @@ class Tasks:
         # Either all of a part's points are decoded at once, or as many as are decoded at once are the smaller cost.
         few = min(share // (_BYTES_PER_POINT + decoded), DECODED_AT_ONCE)
         many = (share - DECODED_AT_ONCE * decoded) // _BYTES_PER_POINT
-        most = _POINTS_ALONE if workers is None else _POINTS_AT_ONCE
-        return cls(max(1, min(most, max(few, many))), workers)
+        return cls(max(1, min(_POINTS_AT_ONCE, max(few, many))), workers, threads)
 
     def run(self, work: Callable[[slice], None], count: int, points_each: int = 1) -> None:
         """Calls `work` with slices that cover `range(count)`.
@@ -60,7 +61,7 @@ class Tasks:
             count: items.
             points_each: points that an item stands for.
         """
-        size = max(1, self.points // points_each)
+        size = max(1, min(self.points // points_each, -(-count // self.threads)))
         parts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
         self.map(work, parts)
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..bundle import ENGINE_GRAPHS, Bundle
+from ..engines import build_hint, engine_folder, engine_path
 from ..errors import AbsentError, BackendError, OptionError, install_hint
 from .base import Backend
 
@@ -62,7 +63,11 @@ def open_backend(name: str, bundle: Bundle, precision: str, threads: int | None)
     return openers["cpu"]("; ".join(refusals))
 
 
+# What is absent is found before what it would need is imported: most machines have no GPU, and wait for each start.
 def _open_tensorrt(bundle: Bundle, precision: str, reason: str) -> Backend:
+    folder = engine_folder(bundle)
+    if not engine_path(folder, precision, ENGINE_GRAPHS[0]).exists():
+        raise AbsentError(f"There are no engines of {precision} in {folder}.", build_hint(bundle, precision))
     from .tensorrt import open_tensorrt
 
     return open_tensorrt(bundle, precision, reason)
@@ -70,7 +75,14 @@ def _open_tensorrt(bundle: Bundle, precision: str, reason: str) -> Backend:
 
 def _open_cuda(bundle: Bundle, precision: str, reason: str) -> Backend:
     with _onnxruntime():
-        from .cuda import open_cuda
+        import onnxruntime
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise AbsentError(
+            f"The installed ONNX Runtime {onnxruntime.__version__} has no CUDA provider.",
+            f"Use backend='cpu', or run `pip uninstall -y onnxruntime` first. {install_hint('gpu')}",
+        )
+    from .cuda import open_cuda
+
     return open_cuda(bundle, precision, reason)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from ..bundle import ENGINE_GRAPHS, Bundle, Graph
-from ..errors import AbsentError, BackendError, install_hint
+from ..errors import BackendError
 from .device import Buffer, CudaDevice, Device
 from .gpu import DeviceBackend
 from .onnx import open_session
@@ -134,14 +134,8 @@ def open_cuda(bundle: Bundle, precision: str, reason: str) -> DeviceBackend:
     """The `cuda` backend on the first GPU.
 
     Raises:
-        AbsentError: no CUDA provider.
-        BackendError: no GPU, or no cuda-bindings.
+        BackendError: no GPU, no cuda-bindings, or a graph was not taken.
     """
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        raise AbsentError(
-            f"The installed ONNX Runtime {ort.__version__} has no CUDA provider.",
-            f"Use backend='cpu', or run `pip uninstall -y onnxruntime` first. {install_hint('gpu')}",
-        )
     return DeviceBackend(
         "cuda", reason, bundle, precision, CudaDevice, lambda device: OrtLauncher(bundle, precision, device)
     )

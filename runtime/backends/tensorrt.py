@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..bundle import ENGINE_GRAPHS, ENGINES, Bundle
-from ..engines import EngineMiss, built_by, engine_path, find_engine
-from ..errors import AbsentError, BackendError
+from ..bundle import ENGINE_GRAPHS, Bundle
+from ..engines import EngineMiss, build_hint, built_by, engine_folder, engine_path, find_engine
+from ..errors import BackendError
 from ..flavours import Flavour, find_flavour, gpu_name
 from .device import Buffer, CudaDevice, Device
 from .gpu import LARGEST_POINTS, DeviceBackend
@@ -96,24 +96,14 @@ class TensorRTLauncher:
             )
 
 
-def engine_folder(bundle: Bundle) -> Path:
-    """Where the engines of a bundle lie: beside its graphs, so that both are moved together."""
-    return bundle.path / ENGINES
-
-
 def open_tensorrt(bundle: Bundle, precision: str, reason: str) -> DeviceBackend:
     """The `tensorrt` backend on the first GPU.
 
     Raises:
-        AbsentError: there are no engines.
-        BackendError: an engine is stale or damaged, in words; or there is no TensorRT, or no GPU.
+        BackendError: an engine is absent, stale or damaged, in words; or there is no TensorRT, or no GPU.
     """
-    remedy = f"Run `python export/to_tensorrt.py --bundle {bundle.path} --precision {precision}`."
-    folder = engine_folder(bundle)
-    first = engine_path(folder, precision, ENGINE_GRAPHS[0])
-    if not first.exists():
-        raise AbsentError(f"There are no engines of {precision} in {folder}.", remedy)
-    flavour, gpu = find_flavour(built_by(first)), gpu_name()
+    folder, remedy = engine_folder(bundle), build_hint(bundle, precision)
+    flavour, gpu = find_flavour(built_by(engine_path(folder, precision, ENGINE_GRAPHS[0]))), gpu_name()
     engines = load_engines(bundle, precision, folder, flavour, gpu, remedy)
 
     def most(graph: str, tensor: str, axis: int) -> int:

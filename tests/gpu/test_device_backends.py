@@ -17,8 +17,8 @@ from export.engine_builder import BuildError
 from export.parity import TOLERANCE, example_pictures, psnr
 from export.to_onnx import export_bundle
 from export.to_tensorrt import build_engines
-from runtime.backends.tensorrt import engine_folder
 from runtime.bundle import load_bundle
+from runtime.engines import engine_folder
 from runtime.errors import AbsentError
 from runtime.flavours import find_flavour, gpu_name
 

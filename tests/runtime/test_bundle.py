@@ -8,7 +8,7 @@ import pytest
 
 import runtime
 from export.bundle_writer import write_manifest
-from runtime.bundle import GRAPHS, load_bundle
+from runtime.bundle import GRAPHS, load_bundle, load_variant
 
 
 @pytest.fixture
@@ -51,6 +51,22 @@ def test_every_byte_of_the_manifest_counts(copy):
         path.write_bytes(raw[:position] + bytes([raw[position] ^ 4]) + raw[position + 1 :])
         with pytest.raises(runtime.BundleError):
             load_bundle(copy)
+
+
+def test_a_runtime_keeps_one_variant_and_verifies_all(tiny_variants, tmp_path):
+    bundle = load_variant(tiny_variants, "int8")
+    assert set(bundle.files) == {f"int8/{graph}.onnx" for graph in GRAPHS}
+    assert bundle.files == {name: load_bundle(tiny_variants).files[name] for name in bundle.files}
+    with pytest.raises(runtime.OptionError, match="no precision 'int4'"):
+        load_variant(tiny_variants, "int4")
+    copy = shutil.copytree(tiny_variants, tmp_path / "bundle")
+    path = copy / "float16" / "coarse.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(runtime.BundleError, match="coarse"):
+        load_variant(copy, "int8")
+    path.unlink()
+    with pytest.raises(runtime.BundleError, match="cannot be read"):
+        load_variant(copy, "int8")
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "float32/coarse.onnx"])

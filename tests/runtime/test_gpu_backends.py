@@ -11,9 +11,9 @@ import pytest
 import runtime
 from runtime import backends
 from runtime.backends.gpu import DeviceBackend
-from runtime.backends.tensorrt import engine_folder, load_engines, open_tensorrt
+from runtime.backends.tensorrt import load_engines
 from runtime.bundle import ENGINE_GRAPHS, load_bundle
-from runtime.engines import EngineKey, engine_path, write_engine
+from runtime.engines import EngineKey, engine_folder, engine_path, write_engine
 from runtime.errors import AbsentError
 from runtime.scene import Scene
 from tests.runtime.stand_in import StandIn, inputs, made
@@ -140,7 +140,7 @@ def test_a_launcher_that_does_not_open_leaves_no_device_behind(bundle):
 
 def test_without_engines_the_command_is_said_and_auto_goes_on_quietly(bundle, tiny_bundle, caplog):
     with pytest.raises(AbsentError, match="no engines of float32") as caught:
-        open_tensorrt(bundle, "float32", "asked for")
+        backends.open_backend("tensorrt", bundle, "float32", None)
     assert f"export/to_tensorrt.py --bundle {bundle.path}" in caught.value.remedy
     with caplog.at_level(logging.WARNING), runtime.load(tiny_bundle) as rt:
         assert rt.backend.name == "cpu"

@@ -4,10 +4,12 @@ import sys
 import threading
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 import runtime
 from export.parity import TOLERANCE, psnr
+from runtime.backends.openvino import _norms_by_channel
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "int8-cpu"])
@@ -43,6 +45,32 @@ def test_results_outlive_the_next_run_and_threads_agree(tiny_variants, pictures)
         assert len(found) == 3
         for triplane in found:
             np.testing.assert_allclose(triplane, kept, atol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_a_norm_by_channels_is_group_normalisation(offset):
+    """Also where the mean is far larger than what varies."""
+    import onnx
+    import openvino
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    values = {"scale": rng.normal(1, 0.3, 24), "shift": rng.normal(0, 1, 24)}
+    graph = helper.make_graph(
+        [helper.make_node("GroupNormalization", ["x", "scale", "shift"], ["y"], num_groups=4, epsilon=1e-3)],
+        "norm",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 24, 9, 7])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 24, 9, 7])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in values.items()],
+    )
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10).SerializeToString()
+    x = (rng.normal(0, 1, (2, 24, 9, 7)) + offset * rng.normal(1, 0.1, (1, 24, 1, 1))).astype(np.float32)
+    (wanted,) = ort.InferenceSession(data).run(None, {"x": x})
+    network = openvino.Core().read_model(data)
+    _norms_by_channel(network)
+    assert "GroupNormalization" not in {node.get_type_name() for node in network.get_ops()}
+    compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    np.testing.assert_allclose(compiled({"x": x})[0], wanted, atol=2e-4)
 
 
 def test_without_openvino_the_extra_is_named(tiny_bundle, monkeypatch):

@@ -117,20 +117,20 @@ def test_rays_are_clipped_as_a_naive_walk_finds():
 
 def test_compositing_equals_a_naive_loop():
     rng = np.random.default_rng(1)
-    rgb = rng.random((5, 7, 3), np.float32)
-    density = 4 * rng.random((5, 7), np.float32)
-    distances = np.sort(rng.random((5, 7), np.float32), axis=1) + 2
+    rgb = rng.random((3, 7, 5), np.float32)
+    density = 4 * rng.random((7, 5), np.float32)
+    distances = np.sort(rng.random((7, 5), np.float32), axis=0) + 2
     step, cosine = rng.random(5, np.float32), rng.random(5, np.float32)
     colour, alpha, depth = composite(rgb, density, distances, step, cosine)
     for ray in range(5):
         light, total, along, opaque = 1.0, np.zeros(3), 0.0, 0.0
         for sample in range(7):
-            part = 1 - math.exp(-density[ray, sample] * step[ray])
-            total += light * part * rgb[ray, sample]
-            along += light * part * distances[ray, sample]
+            part = 1 - math.exp(-density[sample, ray] * step[ray])
+            total += light * part * rgb[:, sample, ray]
+            along += light * part * distances[sample, ray]
             opaque += light * part
             light *= 1 - part
-        np.testing.assert_allclose(colour[ray], total, rtol=1e-5)
+        np.testing.assert_allclose(colour[:, ray], total, rtol=1e-5)
         assert alpha[ray] == pytest.approx(opaque, rel=1e-5)
         assert depth[ray] == pytest.approx(along / opaque * cosine[ray], rel=1e-5)
 
@@ -138,11 +138,11 @@ def test_compositing_equals_a_naive_loop():
 def test_samples_are_the_midpoints_of_equal_intervals():
     rays = camera_rays(Camera.orbit(), 4, 4)
     distances = midpoints(rays, 8)
-    points = rays.origin + distances[..., None] * rays.directions[:, None]
+    points = rays.origin + distances[..., None] * rays.directions
     step = (rays.far - rays.near) / 8
-    np.testing.assert_allclose(distances[:, 0], rays.near + step / 2, rtol=1e-6)
-    np.testing.assert_allclose(distances[:, -1], rays.far - step / 2, rtol=1e-6)
-    assert (np.abs(points[rays.hits]) <= 1 + 1e-6).all()
+    np.testing.assert_allclose(distances[0], rays.near + step / 2, rtol=1e-6)
+    np.testing.assert_allclose(distances[-1], rays.far - step / 2, rtol=1e-6)
+    assert (np.abs(points[:, rays.hits]) <= 1 + 1e-6).all()
 
 
 def test_a_camera_inside_the_cube_sees_what_is_before_it_only():
