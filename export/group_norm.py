@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
-from onnx.shape_inference import infer_shapes
+
+from .rewriting import known_shapes, with_nodes
 
 
 def as_layer_norms(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -19,13 +20,7 @@ def as_layer_norms(proto: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         proto: float32; what is normalised is (N, C, H, W) with C, H and W known.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(proto)
-    graph = result.graph
-    shapes = {
-        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
-        for value in infer_shapes(proto).graph.value_info
-    }
+    graph, shapes = proto.graph, known_shapes(proto)
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "ConstantOfShape":
@@ -69,14 +64,4 @@ def as_layer_norms(proto: onnx.ModelProto) -> onnx.ModelProto:
     nodes = [
         new for node in graph.node for new in (layer_norm(node) if node.op_type == "GroupNormalization" else [node])
     ]
-    used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
-    nodes = [node for node in nodes if used.intersection(node.output)]
-    used = {name for node in nodes for name in node.input}
-    del graph.node[:]
-    graph.node.extend(nodes)
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in added.items())
-    onnx.checker.check_model(result, full_check=True)
-    return result
+    return with_nodes(proto, nodes, added)
