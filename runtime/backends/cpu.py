@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class CpuBackend:
         return np.concatenate([ll for ll, _ in made]), np.concatenate([details for _, details in made])
 
     def field(self, triplane: Array) -> Field:
-        return _PlaneField(PlaneSampler(triplane), self._decode)
+        return _PlaneField(PlaneSampler(triplane), self._decode, threading.Lock())
 
     def _generate(self, image: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
         with stage("coarse"):
@@ -110,10 +111,14 @@ class CpuBackend:
 
 @dataclass(frozen=True)
 class _PlaneField:
-    """A field that reads planes here and has what was read decoded."""
+    """A field that reads planes here and has what was read decoded.
+
+    One thread reads while others decode: two that read would wait for the interpreter's lock at every operation.
+    """
 
     sampler: PlaneSampler
     decode: Callable[[Array], tuple[Array, Array]]
+    reading: threading.Lock
 
     def __call__(self, points: Array) -> tuple[Array, Array]:
         return self._decoded(len(points), lambda part: self.sampler.at(points[part]))
@@ -126,7 +131,9 @@ class _PlaneField:
         rgb, density = np.empty((count, 3), np.float32), np.empty(count, np.float32)
         for start in range(0, count, DECODED_AT_ONCE):
             part = slice(start, start + DECODED_AT_ONCE)
-            rgb[part], density[part] = self.decode(read(part))
+            with self.reading:
+                features = read(part)
+            rgb[part], density[part] = self.decode(features)
         return rgb, density
 
 
