@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import overload
@@ -23,8 +23,6 @@ from .timing import stage
 
 DEFAULT_MEMORY = 256 << 20
 _LEAST_MEMORY = 16 << 20
-# Items whose networks run together. More of them gain nothing on a CPU and cost memory.
-_GROUP = 8
 
 Array = NDArray[np.float32]
 
@@ -114,8 +112,8 @@ class Runtime:
             A scene; a list gives a list. An item's scene does not depend on its neighbours in the list.
         """
         if isinstance(image, list | tuple):
-            return self._reconstruct(list(image), steps, seed, sampler)
-        return self._reconstruct([image], steps, seed, sampler)[0]
+            return list(self._scenes(list(image), steps, seed, sampler))
+        return next(self._scenes([image], steps, seed, sampler))
 
     def render(
         self,
@@ -138,10 +136,11 @@ class Runtime:
         """
         checked_size(image_size)
         checked_count("num_samples", num_samples, MAX_SAMPLES)
-        made = self.reconstruct(image, steps, seed, sampler)
-        if isinstance(made, Scene):
-            return made.render(camera, image_size, num_samples).to_uint8()
-        return np.stack([scene.render(camera, image_size, num_samples).to_uint8() for scene in made])
+        images = list(image) if isinstance(image, list | tuple) else [image]
+        # A scene is drawn when it is made: a list takes no more memory for longer than what its networks run together.
+        scenes = self._scenes(images, steps, seed, sampler)
+        drawn = [scene.render(camera, image_size, num_samples).to_uint8() for scene in scenes]
+        return np.stack(drawn) if isinstance(image, list | tuple) else drawn[0]
 
     def scene(self, triplane: Array) -> Scene:
         """A scene of a triplane (3, C, 2R, 2R) that was made elsewhere.
@@ -171,9 +170,9 @@ class Runtime:
     ) -> None:
         self.close()
 
-    def _reconstruct(
+    def _scenes(
         self, images: list[ImageInput], steps: int | None, seed: int | Sequence[int], sampler: str | None
-    ) -> list[Scene]:
+    ) -> Iterator[Scene]:
         if self._closed:
             raise ClosedError("This runtime is closed.", "Load a new one with runtime.load().")
         if not images:
@@ -181,11 +180,9 @@ class Runtime:
         table, seeds = self._table(steps, sampler), seeds_of(seed, len(images))
         with stage("image"):
             prepared = self._prepared(images)
-        scenes: list[Scene] = []
-        for start in range(0, len(prepared), _GROUP):
-            group = slice(start, start + _GROUP)
-            scenes += map(self.scene, self._triplanes(np.stack(prepared[group]), seeds[group], table))
-        return scenes
+        for start in range(0, len(prepared), self.backend.largest_group):
+            group = slice(start, start + self.backend.largest_group)
+            yield from map(self.scene, self._triplanes(np.stack(prepared[group]), seeds[group], table))
 
     def _prepared(self, images: list[ImageInput]) -> list[Array]:
         """Each as the model wants it: (3, S, S). Pillow works without the interpreter's lock."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class DensityGrid:
         parts: ((2N)^3,) uint8: EMPTY where a picture shows nothing at all, SOLID where it has to ask the field,
             otherwise haze, whose density is `densities[part]`.
         densities: (256,) float32, 0 for EMPTY and SOLID.
+        density_scale: density = density_scale * softplus(logit).
         resolution: N.
     """
 
@@ -55,6 +56,7 @@ class DensityGrid:
     clearance: NDArray[np.uint8]
     parts: NDArray[np.uint8]
     densities: Array
+    density_scale: float
     resolution: int
 
     @classmethod
@@ -92,7 +94,24 @@ class DensityGrid:
         densities[[EMPTY, SOLID]] = 0
         clearance = _clearance(parts == EMPTY, resolution)
         colors = rgb.view("V12")[:, 0]
-        return cls(logit, colors, np.abs(logit) <= rise, clearance, parts, densities, resolution)
+        return cls(logit, colors, np.abs(logit) <= rise, clearance, parts, densities, density_scale, resolution)
+
+    def refined(self, field: Field, tasks: Tasks) -> DensityGrid:
+        """What is left of the solid parts after a look at the middle of each that may be none, a texel from the next.
+
+        Between texels a field has nothing but interpolation, so only a part with one above haze around it stays solid.
+        Haze of single texels is told only where it is sampled as finely.
+        """
+        side, levels = 2 * self.resolution, self.densities[EMPTY + 1 : SOLID]
+        # Where everything around is above haze there is nothing to be gained.
+        above = _in_parts(self.logit > to_logit(levels[-1], self.density_scale), np.logical_and)
+        asked = np.flatnonzero((self.parts == SOLID) & ~above)
+        _, density = _look(field, asked, side, tasks)
+        above[asked] = density > levels[-1]
+        near = _dilated(above.reshape((side,) * 3)).reshape(-1)[asked]
+        parts = self.parts.copy()
+        parts[asked] = np.where(near, SOLID, np.searchsorted(levels, density).clip(EMPTY, SOLID - 1))
+        return replace(self, parts=parts)
 
     def parts_at(self, origin: Array, directions: Array, distances: Array) -> NDArray[np.intp]:
         """Index (S, R) of the part that each sample is in: origin (3,), directions (R, 3), distances (S, R)."""

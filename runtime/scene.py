@@ -22,6 +22,8 @@ Array = NDArray[np.float32]
 
 _MAX_SIDE = 8192
 MAX_SAMPLES = 4096
+# From so many samples on, in all and of a ray, a finer grid spares a view about what it costs, and the next ones more.
+_MANY_SAMPLES, _FINE_SAMPLES = 1 << 22, 96
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Scene:
         self._field, self._density_scale = backend.field(triplane), density_scale
         self._tasks = Tasks.within(memory_limit, triplane.shape[1], backend.workers, backend.threads)
         self._grid: DensityGrid | None = None
+        self._fine: DensityGrid | None = None
         self._lock = threading.Lock()
 
     def render(
@@ -93,7 +96,8 @@ class Scene:
         with stage("render"):
             rgb = np.broadcast_to(behind, (height * width, 3)).copy()
             alpha, depth = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
-            grid = self._prepared()
+            many = num_samples >= _FINE_SAMPLES and height * width * num_samples >= _MANY_SAMPLES
+            grid = self._prepared(fine=many)
 
             def draw(part: slice) -> None:
                 rays = camera_rays(camera or Camera.orbit(), height, width, range(part.start, part.stop))
@@ -136,14 +140,18 @@ class Scene:
         with stage("mesh"):
             return extract_mesh(self._field, self._prepared(), resolution, self._density_scale, self._tasks)
 
-    def _prepared(self) -> DensityGrid:
-        """What all views share, made at the first."""
+    def _prepared(self, fine: bool = False) -> DensityGrid:
+        """What all views share, made at the first; large ones share a finer one."""
         with self._lock:
             if self._grid is None:
                 self._grid = DensityGrid.of(
                     self._field, self.triplane, self._density_scale, self._sensitivity, self._tasks
                 )
-            return self._grid
+            if not fine:
+                return self._grid
+            if self._fine is None:
+                self._fine = self._grid.refined(self._field, self._tasks)
+            return self._fine
 
 
 def _checked_background(background: tuple[float, float, float]) -> Array:

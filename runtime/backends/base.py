@@ -21,12 +21,14 @@ class Backend(Protocol):
         reason: in words, why this one was taken.
         workers: threads on which fields may be asked side by side; None where one after another is best.
         threads: how many of them.
+        largest_group: items that `triplanes` is best given at once.
     """
 
     name: str
     reason: str
     workers: Executor | None
     threads: int
+    largest_group: int
 
     def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
         """All of `generate`, and the inverse wavelet transform.

@@ -38,6 +38,9 @@ class CpuBackend:
         BundleError: a graph's inputs or outputs are not what the manifest says.
     """
 
+    # One picture keeps all cores busy: several at once take no less time for each, only more memory.
+    largest_group = 1
+
     def __init__(
         self,
         name: str,
@@ -62,7 +65,6 @@ class CpuBackend:
             return idwt2d(ll, *np.split(details, 3, axis=2))
 
     def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
-        # One picture keeps all cores busy: several at once take no less time for each, only more memory.
         items = [slice(index, index + 1) for index in range(len(images))]
         made = [self._generate(images[item], noise[:, item], table) for item in items]
         return np.concatenate([ll for ll, _ in made]), np.concatenate([details for _, details in made])

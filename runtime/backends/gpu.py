@@ -90,7 +90,7 @@ class DeviceBackend:
         if precision == CPU_ONLY:
             raise BackendError(f"{CPU_ONLY} runs on a CPU alone.", "Use precision='int8'.")
         self.name, self.reason = name, reason
-        self._bundle, self._largest_batch, self._largest_points = bundle, largest_batch, largest_points
+        self._bundle, self.largest_group, self._largest_points = bundle, largest_batch, largest_points
         condition = bundle.graph(precision, "coarse").outputs[1]
         self._width = int(condition.shape[2])
         self._open_device, self._open_launcher = open_device, open_launcher
@@ -145,7 +145,7 @@ class DeviceBackend:
                 closing.callback(part.close)
 
     def _groups(self, count: int) -> list[slice]:
-        return [slice(start, start + self._largest_batch) for start in range(0, count, self._largest_batch)]
+        return [slice(start, start + self.largest_group) for start in range(0, count, self.largest_group)]
 
     def _query(self, part: _Part, triplane: Array, points: Array) -> tuple[Array, Array]:
         count = len(points)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import runtime.scene
 from model.renderer import TriplaneRenderer
 from runtime import Camera
 from runtime.scene import Scene
@@ -111,6 +112,31 @@ def test_the_fast_drawing_equals_the_plain_one(case, camera):
         expected = renderer.render_volume(torch.from_numpy(triplane)[None], 48, 40, camera)[0].permute(1, 2, 0).numpy()
     frame = scene_of(Querying(renderer), triplane).render(camera, 40, 48)
     assert np.abs(frame.rgb - expected).max() < 1 / 255
+
+
+@pytest.mark.parametrize("samples", [96, 150])
+@pytest.mark.parametrize("case", CASES)
+def test_so_does_the_drawing_by_the_finer_grid(case, samples, monkeypatch):
+    monkeypatch.setattr(runtime.scene, "_MANY_SAMPLES", 0)
+    renderer, triplane = case()
+    for camera in CAMERAS:
+        with torch.no_grad():
+            plain = renderer.render_volume(torch.from_numpy(triplane)[None], samples, 32, camera)
+        frame = scene_of(Querying(renderer), triplane).render(camera, 32, samples)
+        assert np.abs(frame.rgb - plain[0].permute(1, 2, 0).numpy()).max() < 1 / 255
+
+
+def test_a_large_view_asks_less_by_the_finer_grid():
+    renderer, triplane = ring()
+    backend = Querying(renderer)
+    scene = scene_of(backend, triplane)
+    counts = []
+    for size in (180, 210):  # On either side of the limit; the second time what a view shares is there.
+        for _ in range(2):
+            backend.asked = 0
+            scene.render(image_size=size, num_samples=100)
+            counts.append(backend.asked / size**2)
+    assert counts[3] < 0.8 * counts[1]
 
 
 @pytest.mark.parametrize("samples", [1, 3, 8, 17, 130, 300])

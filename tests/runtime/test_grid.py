@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import map_coordinates, maximum_filter
 
 from runtime import Camera
 from runtime.grid import EMPTY, SOLID, DensityGrid, _closer, _in_parts, to_logit
@@ -62,6 +62,19 @@ def test_what_is_dense_is_asked_for_and_haze_has_its_density(grid):
     np.testing.assert_allclose(found, expected, rtol=0.33, atol=5e-3)
     assert np.median(np.abs(found / expected - 1)) < 0.1
     assert (grid.parts == SOLID).mean() < 1.7 * (density > 0.2).mean()
+
+
+def test_a_finer_look_leaves_solid_what_has_something_dense_beside_it(grid):
+    fine, side = grid.refined(ball, Tasks(1 << 14)), 2 * grid.resolution
+    solid, coarse = (g.parts.reshape((side,) * 3) == SOLID for g in (fine, grid))
+    limit = grid.densities[SOLID - 1]
+    dense = (ball(part_middles(grid.resolution))[1] > limit).reshape(solid.shape)
+    np.testing.assert_array_equal(solid, coarse & maximum_filter(dense & coarse, 3))
+    assert solid.sum() < coarse.sum()
+    np.testing.assert_array_equal(fine.parts[grid.parts != SOLID], grid.parts[grid.parts != SOLID])
+    haze = coarse & ~solid
+    found, expected = fine.densities[fine.parts.reshape(haze.shape)[haze]], ball(part_middles(side // 2))[1]
+    np.testing.assert_allclose(found, expected.reshape(haze.shape)[haze], rtol=0.03, atol=1e-3)
 
 
 def test_levels_of_haze_are_even_steps_of_the_logit(grid):
