@@ -138,11 +138,11 @@ class Runtime:
         checked_count("num_samples", num_samples, MAX_SAMPLES)
         images = list(image) if isinstance(image, list | tuple) else [image]
 
-        def draw(scene: Scene) -> NDArray[np.uint8]:
+        def view(scene: Scene) -> NDArray[np.uint8]:
             return scene.render(camera, image_size, num_samples).to_uint8()
 
         # A scene is drawn when it is made, and gone before the next is: a list takes no more memory than its group.
-        drawn = list(map(draw, self._scenes(images, steps, seed, sampler)))
+        drawn = list(map(view, self._scenes(images, steps, seed, sampler)))
         return np.stack(drawn) if isinstance(image, list | tuple) else drawn[0]
 
     def scene(self, triplane: Array) -> Scene:
