@@ -6,6 +6,8 @@ assemble        triplane_ll, details -> triplane: the inverse wavelet transform,
 renderer        triplane, points -> rgb, density
 decoder         features -> rgb, density: what of the renderer follows the reading of the planes, for the CPU, whose
                 ONNX Runtime reads planes slowly
+
+What of the decoder's units can only be 0 is in neither of the last two.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ class _Assemble(nn.Module):
 class _Renderer(nn.Module):
     def __init__(self, model: WaveletTriplaneDiffusion) -> None:
         super().__init__()
-        self.renderer = model.renderer
+        self.renderer = model.renderer.without_silent()
 
     def forward(self, triplane: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         return self.renderer(triplane, points)
@@ -76,7 +78,7 @@ class _Decoder(nn.Module):
 
     def __init__(self, model: WaveletTriplaneDiffusion) -> None:
         super().__init__()
-        renderer = model.renderer
+        renderer = model.renderer.without_silent()
         self.mlp, self.activated = renderer.mlp, renderer.activated
         self.heads = nn.Linear(renderer.colour.in_features, 4, device=renderer.colour.weight.device)
         with torch.no_grad():

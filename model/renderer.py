@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from runtime.rays import camera_rays
 
 # Density per scene unit for a logit of about 1: a solid whose logit is a few units is opaque within a tenth.
 DENSITY_SCALE = 20.0
+# A unit that never moves a logit by as much is silent: of a colour that is two thirds of a step of 8 bits at most.
+SILENT = 1e-2
 # On a CPU larger parts leave its caches, and their arrays are given back to the system each time: three times as slow.
 _POINTS_AT_ONCE = {"cpu": 1 << 13, "cuda": 1 << 18}
 
@@ -88,6 +91,39 @@ class TriplaneRenderer(nn.Module):
         (gradient,) = torch.autograd.grad(self._heads(features)[1].sum(), features)
         largest: list[float] = gradient.unflatten(-1, (3, -1)).norm(dim=-1).amax((0, 1)).tolist()
         return largest
+
+    def silence(self, features: Iterable[Tensor]) -> int:
+        """Sets to zero the last hidden layer's units that change no logit by as much as `SILENT`.
+
+        Training leaves some behind that no object makes speak. With zeros it is certain that none does, and
+        `without_silent` leaves them out.
+
+        Args:
+            features: (N, 3C) each, of all that the renderer is to be used for.
+
+        Returns:
+            How many units are silent.
+        """
+        with torch.no_grad():
+            loudest = torch.stack([self.mlp(part).amax(0) for part in features]).amax(0)
+            heard = torch.cat([self.colour.weight, self.density.weight]).abs().amax(0)
+            silent = loudest * heard < SILENT
+            for parameter in self.mlp[2].parameters():
+                parameter[silent] = 0
+        return int(silent.sum())
+
+    def without_silent(self) -> TriplaneRenderer:
+        """A copy that computes the same with a narrower last hidden layer: without units that can only give 0."""
+        smaller, last = copy.deepcopy(self), self.mlp[2]
+        # What comes in has passed a ReLU: with no weight above 0, nothing is.
+        kept = (last.weight > 0).any(1) | (last.bias > 0)
+        # An empty matrix is more than some exporters and engines know what to do with.
+        kept[0] |= ~kept.any()
+        smaller.mlp[2] = _linear(last.weight[kept], last.bias[kept])
+        for name in ("colour", "density"):
+            head = getattr(self, name)
+            setattr(smaller, name, _linear(head.weight[:, kept], head.bias))
+        return smaller
 
     def _heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
         h = self.mlp(features)
@@ -173,3 +209,12 @@ class TriplaneRenderer(nn.Module):
         weights = torch.exp(optical - passed) * -torch.expm1(-optical)
         colour = (weights[..., None] * rgb.reshape(batch, rays, num_samples, 3)).sum(-2)
         return colour, -torch.expm1(-passed[..., -1:])
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A layer that has copies of these."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer

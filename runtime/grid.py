@@ -73,12 +73,13 @@ class DensityGrid:
             tasks: where the field is asked.
         """
         resolution = triplane.shape[-1] // 2
-        coarser_rise, rise = tasks.map(lambda n: _rise(triplane, n, sensitivity), (resolution // 2, resolution))
+        changes = tasks.map(lambda plane: _unforeseen(triplane[plane], resolution, sensitivity[plane]), range(3))
+        shift, rise = (_over_cells(maps) for maps in zip(*changes, strict=True))
         rgb, density = _look(field, np.arange((resolution // 2) ** 3), resolution // 2, tasks)
         logit = to_logit(density, density_scale)
         nothing, haze = (float(to_logit(limit, density_scale)) for limit in (_NOTHING, _haze_limit(density)))
         # Twice as coarse a look finds most of what need not be asked for, at an eighth of the cost.
-        cells = np.flatnonzero(_in_parts(logit + coarser_rise > haze, np.logical_or))
+        cells = np.flatnonzero(_in_parts(logit, np.maximum) + shift + rise > haze)
         rgb, logit = _split(rgb, resolution // 2), _in_parts(logit, _closer)
         logit /= 64
         rgb[cells], density = _look(field, cells, resolution, tasks)
@@ -194,14 +195,14 @@ def _look(field: Field, cells: NDArray[np.integer], resolution: int, tasks: Task
     return rgb, density
 
 
-def _rise(triplane: Array, resolution: int, sensitivity: Sequence[float]) -> Array:
-    """(N^3,) how far the logit anywhere in a cell may be from that in its middle, by what the planes have beside it."""
-    rise = np.zeros((resolution,) * 3, np.float32)
-    for plane, (column, row, sign) in enumerate(PLANE_AXES):
-        change = np.float32(_ALIGNED * sensitivity[plane]) * _unseen(triplane[plane], resolution)[::sign]
+def _over_cells(maps: Sequence[Array]) -> Array:
+    """(N^3,) the sum of three planes' maps (N, N), each the same along the axis that its plane lacks."""
+    total = np.zeros((len(maps[0]),) * 3, np.float32)
+    for change, (column, row, sign) in zip(maps, PLANE_AXES, strict=True):
         # The plane's (row, column) to (x, y, z), with the axis that it lacks of length 1.
-        rise += np.expand_dims(change if row < column else change.T, 3 - row - column)
-    return rise.reshape(-1)
+        rows = change[::sign]
+        total += np.expand_dims(rows if row < column else rows.T, 3 - row - column)
+    return total.reshape(-1)
 
 
 def _split(values: NDArray[Any], resolution: int) -> NDArray[Any]:
@@ -212,38 +213,53 @@ def _split(values: NDArray[Any], resolution: int) -> NDArray[Any]:
     return cube.reshape(-1, *values.shape[1:])
 
 
-def _unseen(plane: Array, cells: int) -> Array:
-    """How far the texels in and beside each cell are from what interpolation of the cells' middles makes of them.
+def _unforeseen(plane: Array, cells: int, sensitivity: float) -> tuple[Array, Array]:
+    """How far a plane may move the logit from what one would expect of it.
 
     Args:
-        plane: (C, H, H), H an even multiple of `cells`.
-        cells: along each side.
+        plane: (C, 2N, 2N); cells: N, even.
+        sensitivity: as in `DensityGrid.of`.
 
     Returns:
-        (cells, cells), the largest Euclidean norm over the channels.
+        (N, N), in the middle of each cell from what interpolation of the middles of cells twice as wide makes of it;
+        (N, N), anywhere in the cell from what interpolation of the cells' middles makes of it.
     """
-    width = plane.shape[-1] // cells
+    share, middles = np.float32(_ALIGNED * sensitivity), _middles(plane, 2)
+    texels = _departure(plane, middles).reshape(cells, 2, cells, 2).max((1, 3))
+    return share * _departure(middles, _middles(plane, 4)), share * _dilated(texels)
+
+
+def _middles(plane: Array, width: int) -> Array:
+    """Features (C, n, n) in the middle of cells of `width` texels, an even number, of a plane (C, n * width, n * width)."""
     first = width // 2 - 1
     pairs = plane[:, first::width] + plane[:, first + 1 :: width]
-    middles = (pairs[:, :, first::width] + pairs[:, :, first + 1 :: width]) * np.float32(0.25)
-    error = _stretched(_stretched(middles, 2, width), 1, width)
+    middles: Array = pairs[:, :, first::width] + pairs[:, :, first + 1 :: width]
+    middles *= np.float32(0.25)
+    return middles
+
+
+def _departure(plane: Array, middles: Array) -> Array:
+    """(2n, 2n) Euclidean norm of what a plane (C, 2n, 2n) has beyond interpolation of middles (C, n, n)."""
+    error = _stretched(_stretched(middles, 2), 1)
     error -= plane
     # Squared in place, where a norm would take arrays of its own.
     np.multiply(error, error, out=error)
-    largest = error.sum(axis=0).reshape(cells, width, cells, width).max((1, 3))
-    return _dilated(np.sqrt(largest))
+    return np.sqrt(error.sum(axis=0))
 
 
-def _stretched(values: Array, axis: int, factor: int) -> Array:
-    """`factor` times as many values along an axis, interpolated linearly, the border continued."""
+def _stretched(values: Array, axis: int) -> Array:
+    """Twice as many values along an axis, interpolated linearly, the border continued."""
     moved = np.moveaxis(values, axis, 0)
-    before, after = np.concatenate([moved[:1], moved[:-1]]) - moved, np.concatenate([moved[1:], moved[-1:]]) - moved
-    stretched = np.empty([n * factor if a == axis else n for a, n in enumerate(values.shape)], np.float32)
-    for index in range(factor):
-        place = (index + 0.5) / factor - 0.5
-        part = np.moveaxis(stretched, axis, 0)[index::factor]
-        np.multiply(before if place < 0 else after, np.float32(abs(place)), out=part)
-        part += moved
+    stretched = np.empty([n * 2 if a == axis else n for a, n in enumerate(values.shape)], np.float32)
+    into = np.moveaxis(stretched, axis, 0)
+    # Each is a quarter of the way from one middle to the next.
+    np.multiply(moved, np.float32(0.75), out=into[::2])
+    into[1::2] = into[::2]
+    quarter = moved * np.float32(0.25)
+    into[2::2] += quarter[:-1]
+    into[1:-1:2] += quarter[1:]
+    into[0] += quarter[0]
+    into[-1] += quarter[-1]
     return stretched
 
 

@@ -33,6 +33,8 @@ from .supervision import Truth, supervised, variation
 _FIT_GROUP = 16
 _SMOOTHNESS, _SIZE = 0.05, 1e-3
 _DIFFUSION_WEIGHT = 0.2
+# Objects, and points of each, that have to leave a unit of the decoder silent for it to be given up.
+_HEARD, _HEARD_TOGETHER, _HEARD_POINTS = 256, 8, 1 << 14
 # Gentle and smooth enough that two fits of one object, from other points, agree on its details (docs/decisions.md).
 _TARGET_LEARNING_RATE, _TARGET_SMOOTHNESS = 5e-3, 300.0
 
@@ -154,6 +156,20 @@ class Stages:
             diffusion = self._diffusion_loss(known_condition, known, draws)
         losses = self._supervised(self.model.reconstruct_planes(ll.float(), details.float()), truth, stage, draws)
         return losses | {"loss": losses["loss"] + _DIFFUSION_WEIGHT * diffusion, "diffusion": diffusion}
+
+    def silence(self) -> int:
+        """Sets decoder units to zero that a sample of the objects does not make speak; returns how many are silent."""
+        details = self._details is not None
+        generator = torch.Generator(self.device).manual_seed(self.config.seed)
+        count = min(_HEARD, len(self.pool))
+
+        def features(start: int) -> Tensor:
+            triplanes = self.reconstructions(range(start, min(start + _HEARD_TOGETHER, count)), details)
+            shape = (len(triplanes), _HEARD_POINTS, 3)
+            points = 2 * torch.rand(shape, generator=generator, device=self.device) - 1
+            return self.model.renderer.query_triplane(triplanes, points).flatten(0, 1)
+
+        return self.model.renderer.silence(map(features, range(0, count, _HEARD_TOGETHER)))
 
     @property
     def _targets(self) -> Tensor:

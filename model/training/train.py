@@ -93,6 +93,7 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
         _console.print(f"{name}: {line}", soft_wrap=True, highlight=False)
     final = folder / "model.safetensors"
     model.notes["training"] = asdict(config)
+    model.notes["silent_units"] = stages.silence()
     model.save(final, trained=True)
     return final
 
