@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto
 
-from .rewriting import known_shapes, with_nodes
+from .rewriting import Replacement, View, attributes, with_nodes
 
 
 def as_gathers(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -25,62 +25,46 @@ def as_gathers(proto: onnx.ModelProto) -> onnx.ModelProto:
         proto: float32. A lift is a GridSample (linear, border padding, corners not aligned) on a constant grid, whose
             (N, C, planes * depths * rows, columns) become (N * planes, C * depths, rows, columns), then a 1x1 Conv.
     """
-    graph = proto.graph
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    maker = {name: node for node in graph.node for name in node.output}
-    users: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
-    shapes = known_shapes(proto)
+    view = View(proto)
     replaced: dict[str, list[NodeProto]] = {}
     added: dict[str, NDArray[Any]] = {}
-    for node in graph.node:
-        chain = _lift(node, maker, users, constants)
+    for node in proto.graph.node:
+        chain = _lift(node, view)
         if chain is not None:
+            replacement = _gathers(chain, view)
             replaced |= {part.name: [] for part in chain}
-            replaced[chain[-1].name] = _gathers(chain, shapes[node.input[0]], maker, constants, added)
-    return with_nodes(proto, [new for node in graph.node for new in replaced.get(node.name, [node])], added)
+            replaced[chain[-1].name] = replacement.nodes
+            added |= replacement.constants
+    return with_nodes(proto, [new for node in proto.graph.node for new in replaced.get(node.name, [node])], added)
 
 
-def _lift(
-    node: NodeProto,
-    maker: dict[str, NodeProto],
-    users: dict[str, list[NodeProto]],
-    constants: dict[str, NDArray[Any]],
-) -> list[NodeProto] | None:
+def _lift(node: NodeProto, view: View) -> list[NodeProto] | None:
     """GridSample, Reshape, Transpose, Reshape, Conv, if that is what begins at a node."""
     if node.op_type != "GridSample":
         return None
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    usual = (attributes.get("mode", b"linear"), attributes.get("padding_mode"), attributes.get("align_corners", 0))
-    expand = maker.get(node.input[1])
-    if usual != (b"linear", b"border", 0) or expand is None or expand.input[0] not in constants:
+    given = attributes(node)
+    usual = (given.get("mode", b"linear"), given.get("padding_mode"), given.get("align_corners", 0))
+    expand = view.maker.get(node.input[1])
+    if usual != (b"linear", b"border", 0) or expand is None or expand.input[0] not in view.constants:
         return None
     chain = [node]
     for kind in ("Reshape", "Transpose", "Reshape", "Conv"):
-        following = users.get(chain[-1].output[0], [])
-        if len(following) != 1 or following[0].op_type != kind:
+        following = view.only_user(chain[-1], kind)
+        if following is None:
             return None
-        chain.append(following[0])
-    shape, weights = constants.get(chain[1].input[1]), constants.get(chain[4].input[1])
-    order = helper.get_attribute_value(chain[2].attribute[0])
+        chain.append(following)
+    shape, weights = view.constants.get(chain[1].input[1]), view.constants.get(chain[4].input[1])
+    order = attributes(chain[2])["perm"]
     fits = shape is not None and len(shape) == 6 and list(order) == [0, 2, 1, 3, 4, 5]
     return chain if fits and weights is not None and weights.shape[2:] == (1, 1) else None
 
 
-def _gathers(
-    chain: list[NodeProto],
-    source: list[int],
-    maker: dict[str, NodeProto],
-    constants: dict[str, NDArray[Any]],
-    added: dict[str, NDArray[Any]],
-) -> list[NodeProto]:
-    """The nodes that take the place of a lift; their constants go to `added`."""
-    sample, conv = chain[0], chain[-1]
-    name, height, width = sample.name, source[2], source[3]
+def _gathers(chain: list[NodeProto], view: View) -> Replacement:
+    """What takes the place of a lift."""
+    sample, conv, constants = chain[0], chain[-1], view.constants
+    height, width = view.shapes[sample.input[0]][2:]
     _, channels, planes, depths, rows, columns = (int(n) for n in constants[chain[1].input[1]])
-    grid = constants[maker[sample.input[1]].input[0]].astype(np.float64)
+    grid = constants[view.maker[sample.input[1]].input[0]].astype(np.float64)
     # Depth last, so that what is joined lies together.
     places = grid.reshape(planes, depths, rows, columns, 2).transpose(0, 2, 3, 1, 4).reshape(-1, 2)
     across = np.clip((places[:, 0] + 1) * width / 2 - 0.5, 0, width - 1)
@@ -90,17 +74,8 @@ def _gathers(
     weights = np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], axis=1)
     join = constants[conv.input[1]].reshape(-1, channels, depths)
 
-    def constant(part: str, value: NDArray[Any]) -> str:
-        added[f"{name}_{part}"] = value
-        return f"{name}_{part}"
-
-    made: list[NodeProto] = []
-
-    def add(kind: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
-        output = output or f"{name}_{len(made)}"
-        made.append(helper.make_node(kind, inputs, [output], f"{name}_{kind}_{len(made)}", **attributes))
-        return output
-
+    made = Replacement(sample.name)
+    add, constant = made.add, made.constant
     # One texel more to the right and below, whose weight at the border is 0.
     wide = add("Pad", [sample.input[0], constant("border", np.array([0, 0, 0, 0, 0, 0, 1, 1]))], mode="edge")
     last = add("Transpose", [wide], perm=[0, 2, 3, 1])

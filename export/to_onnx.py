@@ -24,6 +24,7 @@ from rich.table import Table
 from export.bundle_writer import ExportError, describe_model, replacing, write_graph, write_manifest
 from export.graphs import graph_definitions, to_onnx
 from export.group_norm import as_layer_norms
+from export.late_upsampling import with_late_upsampling
 from export.lift_gathers import as_gathers
 from export.parity import TOLERANCE, Check, check_graph, check_path, references
 from export.precision import to_float16
@@ -115,7 +116,7 @@ def convert(
     if precision == "float16":
         return to_float16(proto)
     if precision in ("float32", "int8-cpu"):
-        proto = as_gathers(as_layer_norms(proto))
+        proto = as_gathers(as_layer_norms(with_late_upsampling(proto)))
     if feeds is not None and precision.startswith("int8") and graph in feeds:
         return to_int8(proto, feeds[graph], cpu_only=precision == "int8-cpu")
     return proto
