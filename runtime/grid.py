@@ -80,10 +80,10 @@ class DensityGrid:
         nothing, haze = (float(to_logit(limit, density_scale)) for limit in (_NOTHING, _haze_limit(density)))
         # Twice as coarse a look finds most of what need not be asked for, at an eighth of the cost.
         cells = np.flatnonzero(_in_parts(logit, np.maximum) + shift + rise > haze)
-        rgb, logit = _split(rgb, resolution // 2), _in_parts(logit, _closer)
+        colors, logit = _split(_items(rgb), resolution // 2), _in_parts(logit, _closer)
         logit /= 64
-        rgb[cells], density = _look(field, cells, resolution, tasks)
-        logit[cells] = to_logit(density, density_scale)
+        rgb, density = _look(field, cells, resolution, tasks)
+        colors[cells], logit[cells] = _items(rgb), to_logit(density, density_scale)
         level = (haze - nothing) / (SOLID - 1)
         # 511 times 64 stays within 16 bits, which are several times as fast as 32.
         levels: Array = np.clip(np.rint((logit - np.float32(nothing)) / np.float32(level)), -511, 511)
@@ -94,7 +94,6 @@ class DensityGrid:
         densities = density_scale * np.logaddexp(0, nothing + level * np.arange(256)).astype(np.float32)
         densities[[EMPTY, SOLID]] = 0
         clearance = _clearance(parts == EMPTY, resolution)
-        colors = rgb.view("V12")[:, 0]
         return cls(logit, colors, np.abs(logit) <= rise, clearance, parts, densities, density_scale, resolution)
 
     def refined(self, field: Field, tasks: Tasks) -> DensityGrid:
@@ -205,12 +204,18 @@ def _over_cells(maps: Sequence[Array]) -> Array:
     return total.reshape(-1)
 
 
+def _items(rgb: Array) -> NDArray[np.void]:
+    """Colours (K, 3) as items (K,) of three numbers, which NumPy moves at once."""
+    items: NDArray[np.void] = rgb.view("V12")[:, 0]
+    return items
+
+
 def _split(values: NDArray[Any], resolution: int) -> NDArray[Any]:
-    """What is known of resolution^3 cells (resolution^3, ...) for each of the eight parts of every cell."""
-    cube = values.reshape(resolution, resolution, resolution, -1)
-    for axis in range(3):
+    """What is known of resolution^3 cells for each of the eight parts of every cell."""
+    cube = values.reshape((resolution,) * 3)
+    for axis in (2, 1, 0):
         cube = cube.repeat(2, axis=axis)
-    return cube.reshape(-1, *values.shape[1:])
+    return cube.reshape(-1)
 
 
 def _unforeseen(plane: Array, cells: int, sensitivity: float) -> tuple[Array, Array]:
@@ -294,15 +299,22 @@ def _closer(own: NDArray[Any], beside: NDArray[Any], out: NDArray[Any]) -> None:
 
 def _clearance(empty: NDArray[np.bool_], resolution: int) -> NDArray[np.uint8]:
     """(N^3,) as `DensityGrid` has it, of ((2N)^3,) parts."""
-    free = empty.reshape((2 * resolution,) * 3)
+    # Two parts along z are read as one number.
+    free = empty.reshape((2 * resolution,) * 3).view(np.uint16)
     free = free[0::2] & free[1::2]
-    free = free[:, 0::2] & free[:, 1::2]
-    occupied = ~(free[:, :, 0::2] & free[:, :, 1::2])
-    clearance = np.zeros(occupied.shape, np.uint8)
+    # One cell more along y and z, kept empty: neighbours along any axis are then so many places away, whole.
+    side = resolution + 1
+    occupied = np.zeros((resolution, side, side), bool)
+    np.not_equal(free[:, 0::2] & free[:, 1::2], 0x0101, out=occupied[:, :-1, :-1])
+    clearance, row = np.zeros(occupied.shape, np.uint8), occupied.reshape(-1)
     for _ in range(_FARTHEST_CLEARANCE):
         clearance += ~occupied
-        occupied = _dilated(occupied)
-    return clearance.reshape(-1)
+        for step in (1, side, side * side):
+            before = row.copy()
+            row[step:] |= before[:-step]
+            row[:-step] |= before[step:]
+            occupied[:, -1] = occupied[:, :, -1] = False
+    return clearance[:, :-1, :-1].reshape(-1)
 
 
 def _dilated(values: NDArray[Any]) -> NDArray[Any]:
