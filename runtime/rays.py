@@ -62,13 +62,14 @@ def camera_rays(camera: Camera, height: int, width: int, pixels: range | None = 
         height, width: of the picture in pixels.
         pixels: which ones, counted from the top left; None for all.
     """
-    rows, columns = np.divmod(np.arange(height * width) if pixels is None else np.asarray(pixels), width)
+    chosen = range(height * width) if pixels is None else pixels
+    rows, columns = np.divmod(np.arange(chosen.start, chosen.stop, chosen.step), width)
     scale = math.tan(math.radians(camera.fov) / 2)
     x = ((columns + 0.5) * 2 - width) / height * scale
     y = (1 - (rows + 0.5) * 2 / height) * scale
-    local = np.stack([x, y, np.full_like(x, -1.0)], axis=-1)
-    cosine = 1 / np.linalg.norm(local, axis=1)
-    directions = (local * cosine[:, None]) @ camera.pose[:3, :3].T
+    cosine = 1 / np.sqrt(x * x + y * y + 1)
+    # Axes before rays until the end: every operation runs along neighbouring rays.
+    directions = (camera.pose[:3, :3] @ (np.stack([x, y, np.full_like(x, -1.0)]) * cosine)).T
     near, far = clip_to_cube(camera.position, directions)
     return Rays(*(np.ascontiguousarray(a, np.float32) for a in (camera.position, directions, near, far, cosine)))
 
