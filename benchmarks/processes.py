@@ -48,12 +48,14 @@ batch, size, samples, steps, limit = (options[k] for k in ("batch", "size", "sam
 start = time.perf_counter()
 with runtime.load(bundle or None, backend="cpu", memory_limit=limit) as rt:
     load, loaded = time.perf_counter() - start, peak()
-    seconds = []
+    seconds = {1: [], batch: []}
     for _ in range(options["runs"] + 1):
-        start = time.perf_counter()
-        rt.render([image] * batch, None, size, samples, steps)
-        seconds.append(time.perf_counter() - start)
-found = {"seconds": seconds[1:], "first": seconds[0], "load": load, "peak_mb": peak(), "loaded_mb": loaded}
+        for count, taken in seconds.items():
+            start = time.perf_counter()
+            rt.render([image] * count, None, size, samples, steps)
+            taken.append(time.perf_counter() - start)
+found = {"seconds": seconds[batch][1:], "single": seconds[1][1:], "first": seconds[1][0], "load": load}
+found |= {"peak_mb": peak(), "loaded_mb": loaded}
 print(json.dumps(found))
 """
 
@@ -86,8 +88,8 @@ def measured(
     """Renders in a process of its own.
 
     Returns:
-        seconds of each run, first of the one before them, load of `runtime.load`; peak_mb and loaded_mb, resident
-        memory in MiB, all in all and after loading.
+        seconds of each run, single of one picture, timed by turns with them, first of the one before all, load of
+        `runtime.load`; peak_mb and loaded_mb, resident memory in MiB, all in all and after loading.
     """
     options = {"batch": batch, "size": size, "samples": samples, "steps": steps, "limit": limit, "runs": runs}
     printed = _run("-c", _MEASURED, str(bundle or ""), str(image), json.dumps(options))

@@ -1,7 +1,9 @@
 """How time and memory grow with batch, picture size, samples, steps and channels: `python benchmarks/scaling.py`.
 
 Each point is a process of its own, so that its peak of resident memory is its own too: one run that warms up, then
-timed ones. The exponent is the slope of log(time) over log(size), fitted by least squares: 1 is proportional.
+timed ones. A batch is also compared with one picture by turns in its own process: between processes, times of the same
+work differ by more than what is asked. The exponent is the slope of log(time) over log(size), fitted by least squares:
+1 is proportional.
 """
 
 from __future__ import annotations
@@ -83,6 +85,8 @@ def show(report: dict[str, Any], console: Console) -> None:
     batch = report["axes"].get("batch")
     if batch:
         rate = max(size / second for size, second in zip(batch["sizes"], batch["seconds"], strict=True))
+        for size, times in zip(batch["sizes"][1:], batch["times_single"][1:], strict=True):
+            console.print(f"A batch of {size} takes {times:.2f} times as long as one, by turns.", highlight=False)
         console.print(f"This machine serves {rate:.1f} pictures a second at the most.", highlight=False)
 
 
@@ -116,9 +120,10 @@ def plot(report: dict[str, Any], path: Path) -> None:
 
 
 def _keep(report: dict[str, Any], axis: str, size: int, found: dict[str, Any]) -> None:
-    figures = report["axes"].setdefault(axis, {"sizes": [], "seconds": [], "peak_mb": []})
+    figures = report["axes"].setdefault(axis, {"sizes": [], "seconds": [], "times_single": [], "peak_mb": []})
     figures["sizes"].append(size)
     figures["seconds"].append(float(np.median(found["seconds"])))
+    figures["times_single"].append(float(np.median(found["seconds"]) / np.median(found["single"])))
     figures["peak_mb"].append(found["peak_mb"])
 
 
@@ -126,7 +131,7 @@ def main(
     image: Annotated[Path, typer.Option(help="The picture.")] = Path("examples/chair.png"),
     axis: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(AXES)}, again for more.")] = None,
     preset: Annotated[list[str] | None, typer.Option(help="Presets whose channels are compared.")] = None,
-    runs: Annotated[int, typer.Option(help="Timed runs of each point.", min=1)] = 3,
+    runs: Annotated[int, typer.Option(help="Timed runs of each point.", min=1)] = 5,
     json_file: Annotated[Path | None, typer.Option("--json", help="Writes all figures.")] = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Writes a picture of them.")] = None,
 ) -> None:

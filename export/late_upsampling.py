@@ -54,7 +54,7 @@ def with_late_upsampling(proto: onnx.ModelProto) -> onnx.ModelProto:
         if block is not None:
             early, late = _small_first(block, view)
             replaced |= {part.name: [] for part in block.nodes}
-            # The shortcut's place may be before what the convolution needs, or after.
+            # Each where its own begins: all that they need is there by then.
             replaced[block.norm.name], replaced[block.shortcut.name] = early.nodes, late.nodes
             added |= early.constants | late.constants
     return with_nodes(proto, [new for node in proto.graph.node for new in replaced.get(node.name, [node])], added)
@@ -132,16 +132,15 @@ def _small_first(block: _Block, view: View) -> tuple[Replacement, Replacement]:
 def _shortcut(block: _Block, sources: list[str], count: int, view: View) -> Replacement:
     """The 1x1 convolution, of the small planes before they are doubled."""
     made, weights = Replacement(block.shortcut.name), view.constants[block.shortcut.input[1]]
-    options = {"kernel_shape": [1, 1]}
     kernel = made.constant("small", np.ascontiguousarray(weights[:, :count]))
-    small = made.add("Conv", [sources[0], kernel, block.shortcut.input[2]], **options)
+    small = made.add("Conv", [sources[0], kernel, block.shortcut.input[2]])
     resized = [small, *block.resize.input[1:]]
     if block.concat is None:
         made.add("Resize", resized, block.shortcut.output[0], **attributes(block.resize))
     else:
         doubled = made.add("Resize", resized, **attributes(block.resize))
         kernel = made.constant("fine", np.ascontiguousarray(weights[:, count:]))
-        made.add("Add", [made.add("Conv", [sources[1], kernel], **options), doubled], block.shortcut.output[0])
+        made.add("Add", [made.add("Conv", [sources[1], kernel]), doubled], block.shortcut.output[0])
     return made
 
 
@@ -156,7 +155,10 @@ def _affine(
     groups, epsilon = given["num_groups"], given.get("epsilon", 1e-5)
     scale, shift = (view.constants[name].reshape(groups, -1) for name in norm.input[1:])
     axes, channel_axis = made.constant("axes", np.array([2, 3])), made.constant("channel_axis", np.array([1]))
-    by_group, each = made.constant("groups", np.array([-1, groups, scale.shape[1]])), made.constant("each", np.array([2]))
+    by_group, each = (
+        made.constant("groups", np.array([-1, groups, scale.shape[1]])),
+        made.constant("each", np.array([2])),
+    )
 
     def of_groups(means: list[str]) -> str:
         joined = means[0] if len(means) == 1 else made.add("Concat", means, axis=1)
@@ -166,8 +168,9 @@ def _affine(
     squares = of_groups(
         [made.add("ReduceMean", [made.add("Mul", [source, source]), axes], keepdims=1) for source in sources]
     )
-    variance = made.add("Sub", [squares, made.add("Mul", [mean, mean])])
-    deviation = made.add("Sqrt", [made.add("Add", [variance, made.constant("epsilon", np.float32(epsilon))])])
+    # Of planes that hardly vary, rounding could leave less than nothing.
+    variance = made.add("Relu", [made.add("Sub", [squares, made.add("Mul", [mean, mean])])])
+    deviation = made.add("Sqrt", [made.add("Add", [variance, made.constant("epsilon", np.array(epsilon, np.float32))])])
     gain = made.add("Div", [made.constant("scale", scale), deviation])
     offset = made.add("Sub", [made.constant("shift", shift), made.add("Mul", [mean, gain])])
     by_channel = made.constant("channels", np.array([-1, scale.size, 1, 1]))

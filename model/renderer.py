@@ -105,7 +105,7 @@ class TriplaneRenderer(nn.Module):
             How many units are silent.
         """
         with torch.no_grad():
-            loudest = torch.stack([self.mlp(part).amax(0) for part in features]).amax(0)
+            loudest: Tensor = torch.stack([self.mlp(part).amax(0) for part in features]).amax(0)
             heard = torch.cat([self.colour.weight, self.density.weight]).abs().amax(0)
             silent = loudest * heard < SILENT
             for parameter in self.mlp[2].parameters():
@@ -114,12 +114,12 @@ class TriplaneRenderer(nn.Module):
 
     def without_silent(self) -> TriplaneRenderer:
         """A copy that computes the same with a narrower last hidden layer: without units that can only give 0."""
-        smaller, last = copy.deepcopy(self), self.mlp[2]
+        smaller, (weight, bias) = copy.deepcopy(self), self.mlp[2].parameters()
         # What comes in has passed a ReLU: with no weight above 0, nothing is.
-        kept = (last.weight > 0).any(1) | (last.bias > 0)
+        kept = (weight > 0).any(1) | (bias > 0)
         # An empty matrix is more than some exporters and engines know what to do with.
         kept[0] |= ~kept.any()
-        smaller.mlp[2] = _linear(last.weight[kept], last.bias[kept])
+        smaller.mlp[2] = _linear(weight[kept], bias[kept])
         for name in ("colour", "density"):
             head = getattr(self, name)
             setattr(smaller, name, _linear(head.weight[:, kept], head.bias))

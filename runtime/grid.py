@@ -19,7 +19,7 @@ Field = Callable[[Array], tuple[Array, Array]]
 # above, in a cell or beside it, the field itself is asked. Haze may be the denser the less of it there is: what the
 # grid errs by adds up along a ray, to 1/255 at the optical depth below (docs/decisions.md).
 _HAZE = (0.2, 0.15, 0.11, 0.08, 0.06, 0.045)
-_MOST_HAZE = 0.06
+_MOST_HAZE = 0.045
 # Through the whole cube this is a third of a step of 8 bits, and it is seldom everywhere.
 _NOTHING = 5e-4
 # Cells beyond which clearance is not counted: a block of samples longer than that is looked at sample by sample.
@@ -235,7 +235,7 @@ def _unforeseen(plane: Array, cells: int, sensitivity: float) -> tuple[Array, Ar
 
 
 def _middles(plane: Array, width: int) -> Array:
-    """Features (C, n, n) in the middle of cells of `width` texels, an even number, of a plane (C, n * width, n * width)."""
+    """Features (C, n, n) in the middle of cells of `width` texels, an even number, of a plane (C, H, H)."""
     first = width // 2 - 1
     pairs = plane[:, first::width] + plane[:, first + 1 :: width]
     middles: Array = pairs[:, :, first::width] + pairs[:, :, first + 1 :: width]

@@ -170,6 +170,18 @@ def test_what_the_grid_knows_of_haze_does_not_add_up_to_a_step_of_eight_bits(see
         assert np.abs(frame.rgb - plain[0].permute(1, 2, 0).numpy()).max() < 1 / 255
 
 
+@pytest.mark.parametrize("seed", [200, 201, 203])
+def test_nor_where_the_decoder_is_steep(seed):
+    renderer, triplane = lumps(seed, offset=6 + seed % 6)
+    with torch.no_grad():
+        renderer.density.weight *= 3
+    scene = scene_of(Querying(renderer), triplane)
+    for camera in CAMERAS:
+        with torch.no_grad():
+            plain = renderer.render_volume(torch.from_numpy(triplane)[None], 130, 40, camera)
+        assert np.abs(scene.render(camera, 40, 130).rgb - plain[0].permute(1, 2, 0).numpy()).max() < 1 / 255
+
+
 def test_a_second_view_asks_only_where_something_is():
     renderer, triplane = ring()
     backend = Querying(renderer)
