@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from .rewriting import known_shapes, with_nodes
+from .rewriting import View, attributes, rewritten
 
 
 def as_layer_norms(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -20,9 +20,9 @@ def as_layer_norms(proto: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         proto: float32; what is normalised is (N, C, H, W) with C, H and W known.
     """
-    graph, shapes = proto.graph, known_shapes(proto)
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    for node in graph.node:
+    view = View(proto)
+    values, shapes = view.constants, view.shapes
+    for node in proto.graph.node:
         if node.op_type == "ConstantOfShape":
             values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
     added: dict[str, np.ndarray] = {}
@@ -32,8 +32,8 @@ def as_layer_norms(proto: onnx.ModelProto) -> onnx.ModelProto:
         return name
 
     def layer_norm(node: NodeProto) -> list[NodeProto]:
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        groups = attributes["num_groups"]
+        given = attributes(node)
+        groups = given["num_groups"]
         (source, scale, shift), name = node.input, node.output[0]
         channels, height, width = shapes[source][1:]
         count = channels // groups * height * width
@@ -45,9 +45,7 @@ def as_layer_norms(proto: onnx.ModelProto) -> onnx.ModelProto:
         plain = (values[scale] == 1).all() and (values[shift] == 0).all()
         made = [
             helper.make_node("Reshape", [source, rows], [flat]),
-            helper.make_node(
-                "LayerNormalization", [flat, ones], [normal], axis=-1, epsilon=attributes.get("epsilon", 1e-5)
-            ),
+            helper.make_node("LayerNormalization", [flat, ones], [normal], axis=-1, epsilon=given.get("epsilon", 1e-5)),
             helper.make_node("Reshape", [normal, back], [name if plain else whole]),
         ]
         if not plain:
@@ -61,7 +59,5 @@ def as_layer_norms(proto: onnx.ModelProto) -> onnx.ModelProto:
             part.name = f"{node.name}_{part.op_type}_{part.output[0]}"
         return made
 
-    nodes = [
-        new for node in graph.node for new in (layer_norm(node) if node.op_type == "GroupNormalization" else [node])
-    ]
-    return with_nodes(proto, nodes, added)
+    norms = [node for node in proto.graph.node if node.op_type == "GroupNormalization"]
+    return rewritten(proto, {node.name: layer_norm(node) for node in norms}, added)

@@ -4,7 +4,7 @@ A decoder's block doubles planes, joins them with finer ones, normalises, activa
 channels all four copies of a texel are the same, so here they are normalised and activated while they are small, and a
 3x3 convolution of what nearest neighbours would make of them is four convolutions of 2x2, one for each place in a
 doubled texel, whose weights are sums (the sub-pixel form of Shi et al. 2016, exact): four ninths of the products.
-TensorRT's engines have other kernels, and keep the plain form (docs/decisions.md).
+Only float32 and int8-cpu are written so, as with the norms (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from .rewriting import Replacement, View, attributes, with_nodes
+from .rewriting import Replacement, View, attributes, rewritten
 
 Array = NDArray[np.float32]
 
@@ -57,7 +57,7 @@ def with_late_upsampling(proto: onnx.ModelProto) -> onnx.ModelProto:
             # Each where its own begins: all that they need is there by then.
             replaced[block.norm.name], replaced[block.shortcut.name] = early.nodes, late.nodes
             added |= early.constants | late.constants
-    return with_nodes(proto, [new for node in proto.graph.node for new in replaced.get(node.name, [node])], added)
+    return rewritten(proto, replaced, added)
 
 
 def _block(resize: NodeProto, view: View) -> _Block | None:
@@ -68,8 +68,8 @@ def _block(resize: NodeProto, view: View) -> _Block | None:
         if len(concat.input) != 2 or concat.input[0] != resize.output[0] or attributes(concat)["axis"] != 1:
             return None
         wide = concat
-    following = {node.op_type: node for node in view.users[wide.output[0]]}
-    if len(view.users[wide.output[0]]) != 2 or set(following) != {"GroupNormalization", "Conv"}:
+    following = {node.op_type: node for node in view.users_of(wide)}
+    if len(view.users_of(wide)) != 2 or set(following) != {"GroupNormalization", "Conv"}:
         return None
     norm, shortcut = following["GroupNormalization"], following["Conv"]
     gelu = view.only_user(norm, "Gelu")
@@ -101,7 +101,7 @@ def _small_first(block: _Block, view: View) -> tuple[Replacement, Replacement]:
     """What takes the place of a block: the way through the convolution, and the shortcut."""
     small = block.resize.input[0]
     sources = [small] if block.concat is None else [small, block.concat.input[1]]
-    weights, bias = (view.constants[name] for name in block.conv.input[1:])
+    weights, bias = view.constants[block.conv.input[1]], block.conv.input[2]
     count = weights.shape[1] if block.concat is None else view.shapes[small][1]
     made = Replacement(block.norm.name)
     gains, offsets = _affine(made, block.norm, sources, [count, weights.shape[1] - count], view)
@@ -113,18 +113,14 @@ def _small_first(block: _Block, view: View) -> tuple[Replacement, Replacement]:
     for down in (0, 1):
         for right in (0, 1):
             kernel = made.constant(f"kernel_{down}{right}", _summed(_summed(weights[:, :count], down, 2), right, 3))
+            inputs = [parts[0], kernel, *([bias] if block.concat is None else [])]
             # Of the place above and to the left, the neighbours there count; (top, left, bottom, right).
-            pads = [1 - down, 1 - right, down, right]
-            places.append(made.add("Conv", [parts[0], kernel], pads=pads, kernel_shape=[2, 2]))
-    apart = made.add("Concat", places, axis=1)
-    if block.concat is None:
-        # A bias for each of the four places.
-        last = made.add("Add", [apart, made.constant("bias", np.tile(bias, 4)[:, None, None])])
-        made.add("DepthToSpace", [last], block.conv.output[0], blocksize=2, mode="DCR")
-    else:
-        doubled = made.add("DepthToSpace", [apart], blocksize=2, mode="DCR")
+            places.append(made.add("Conv", inputs, pads=[1 - down, 1 - right, down, right]))
+    apart, whole = made.add("Concat", places, axis=1), "" if block.concat else block.conv.output[0]
+    doubled = made.add("DepthToSpace", [apart], whole, blocksize=2, mode="DCR")
+    if block.concat is not None:
         kernel = made.constant("kernel", np.ascontiguousarray(weights[:, count:]))
-        finer = made.add("Conv", [parts[1], kernel, block.conv.input[2]], pads=[1] * 4, kernel_shape=[3, 3])
+        finer = made.add("Conv", [parts[1], kernel, bias], pads=[1, 1, 1, 1])
         made.add("Add", [finer, doubled], block.conv.output[0])
     return made, _shortcut(block, sources, count, view)
 

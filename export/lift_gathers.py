@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from .rewriting import Replacement, View, attributes, with_nodes
+from .rewriting import Replacement, View, attributes, rewritten
 
 
 def as_gathers(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -35,7 +35,7 @@ def as_gathers(proto: onnx.ModelProto) -> onnx.ModelProto:
             replaced |= {part.name: [] for part in chain}
             replaced[chain[-1].name] = replacement.nodes
             added |= replacement.constants
-    return with_nodes(proto, [new for node in proto.graph.node for new in replaced.get(node.name, [node])], added)
+    return rewritten(proto, replaced, added)
 
 
 def _lift(node: NodeProto, view: View) -> list[NodeProto] | None:

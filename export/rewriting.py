@@ -11,19 +11,13 @@ from onnx import NodeProto, helper, numpy_helper
 from onnx.shape_inference import infer_shapes
 
 
-def known_shapes(proto: onnx.ModelProto) -> dict[str, list[int]]:
-    """Shapes of the values inside a graph, 0 where a size is not known."""
-    values = infer_shapes(proto).graph.value_info
-    return {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in values}
-
-
 class View:
     """What is in a graph, by name of the value.
 
     Attributes:
         constants: the initialisers.
         maker: the node that a value comes from; users: those that it goes to.
-        shapes: as of `known_shapes`.
+        shapes: of the values inside the graph, 0 where a size is not known.
     """
 
     def __init__(self, proto: onnx.ModelProto) -> None:
@@ -33,11 +27,16 @@ class View:
         for node in proto.graph.node:
             for name in node.input:
                 self.users.setdefault(name, []).append(node)
-        self.shapes = known_shapes(proto)
+        inside = infer_shapes(proto).graph.value_info
+        self.shapes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in inside}
+
+    def users_of(self, node: NodeProto) -> list[NodeProto]:
+        """The nodes that take what another gives."""
+        return self.users.get(node.output[0], [])
 
     def only_user(self, node: NodeProto, kind: str) -> NodeProto | None:
         """The node that alone takes what another gives, if it is of that kind."""
-        following = self.users.get(node.output[0], [])
+        following = self.users_of(node)
         return following[0] if len(following) == 1 and following[0].op_type == kind else None
 
 
@@ -70,19 +69,20 @@ class Replacement:
         return output
 
 
-def with_nodes(
-    proto: onnx.ModelProto, nodes: Sequence[NodeProto], added: Mapping[str, NDArray[Any]]
+def rewritten(
+    proto: onnx.ModelProto, replaced: Mapping[str, Sequence[NodeProto]], added: Mapping[str, NDArray[Any]]
 ) -> onnx.ModelProto:
     """The graph with other nodes and further constants, without what nothing asks for any more; checked.
 
     Args:
         proto: left as it is.
-        nodes: in an order in which they can run.
+        replaced: by name of a node, what stands in its place; nothing, where what stands elsewhere does its work.
         added: constants by name.
     """
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     graph = result.graph
+    nodes = [new for node in proto.graph.node for new in replaced.get(node.name, [node])]
     used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
     kept = [node for node in nodes if used.intersection(node.output)]
     used = {name for node in kept for name in node.input}

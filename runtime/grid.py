@@ -73,7 +73,7 @@ class DensityGrid:
             tasks: where the field is asked.
         """
         resolution = triplane.shape[-1] // 2
-        changes = tasks.map(lambda plane: _unforeseen(triplane[plane], resolution, sensitivity[plane]), range(3))
+        changes = tasks.map(lambda plane: _unforeseen(triplane[plane], sensitivity[plane]), range(3))
         shift, rise = (_over_cells(maps) for maps in zip(*changes, strict=True))
         rgb, density = _look(field, np.arange((resolution // 2) ** 3), resolution // 2, tasks)
         logit = to_logit(density, density_scale)
@@ -218,11 +218,11 @@ def _split(values: NDArray[Any], resolution: int) -> NDArray[Any]:
     return cube.reshape(-1)
 
 
-def _unforeseen(plane: Array, cells: int, sensitivity: float) -> tuple[Array, Array]:
+def _unforeseen(plane: Array, sensitivity: float) -> tuple[Array, Array]:
     """How far a plane may move the logit from what one would expect of it.
 
     Args:
-        plane: (C, 2N, 2N); cells: N, even.
+        plane: (C, 2N, 2N), N even.
         sensitivity: as in `DensityGrid.of`.
 
     Returns:
@@ -230,6 +230,7 @@ def _unforeseen(plane: Array, cells: int, sensitivity: float) -> tuple[Array, Ar
         (N, N), anywhere in the cell from what interpolation of the cells' middles makes of it.
     """
     share, middles = np.float32(_ALIGNED * sensitivity), _middles(plane, 2)
+    cells = middles.shape[-1]
     texels = _departure(plane, middles).reshape(cells, 2, cells, 2).max((1, 3))
     return share * _departure(middles, _middles(plane, 4)), share * _dilated(texels)
 

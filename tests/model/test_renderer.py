@@ -129,34 +129,27 @@ def test_bad_arguments_are_refused():
         renderer.render_volume(triplane, camera=[Camera.orbit()])
 
 
-def speaking(units, points=2000):
-    """A decoder whose first `units` of 16 last units are never, barely or plainly heard, and features to hear it by."""
-    torch.manual_seed(3)
-    renderer = TriplaneRenderer(4, 16)
-    features = torch.randn(points, 12)
-    with torch.no_grad():
-        loudest = renderer.mlp[2](renderer.mlp[:2](features)).amax(0)
-        # Never above 0; above it, but too little to move a logit by as much as is heard; plainly.
-        renderer.mlp[2].bias[units["never"]] -= loudest[units["never"]] + 0.1
-        renderer.mlp[2].bias[units["barely"]] -= loudest[units["barely"]] - SILENT
-        renderer.mlp[2].bias[units["plainly"]] += 1
-    return renderer, features
-
-
 def test_silent_units_become_zeros_and_are_left_out_without_a_difference():
-    renderer, features = speaking({"never": [0, 5], "barely": [3], "plainly": list(range(6, 16))})
-    before = renderer.decode(features)
-    assert renderer.silence([features[:1000], features[1000:]]) >= 3
-    assert (renderer.mlp[2].weight[[0, 3, 5]] == 0).all()
-    smaller = renderer.without_silent()
-    assert smaller.mlp[2].out_features == smaller.colour.in_features <= 13
-    assert renderer.mlp[2].out_features == 16, "the renderer itself keeps its sizes, and so does its checkpoint"
-    # Beyond what it was listened to: zeros are zeros everywhere.
-    for inputs in (features, 30 * torch.randn(500, 12)):
-        for found, expected in zip(smaller.decode(inputs), renderer.decode(inputs), strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    for found, expected in zip(renderer.decode(features), before, strict=True):
-        assert (found - expected).abs().max() < 20 * SILENT
+    torch.manual_seed(3)
+    renderer, features = TriplaneRenderer(4, 16), torch.randn(2000, 12)
+    never, barely, plainly = [0, 5], [3], [1, 2, 4, *range(6, 16)]
+    with torch.no_grad():
+        bias, loudest = renderer.mlp[2].bias, renderer.mlp[2](renderer.mlp[:2](features)).amax(0)
+        bias[never] -= loudest[never] + 0.1
+        # Weights of the heads are below 1: too little to move a logit by as much as is heard.
+        bias[barely] -= loudest[barely] - SILENT
+        bias[plainly] += 1
+        before = renderer.decode(features)
+        assert renderer.silence([features[:1000], features[1000:]]) == 3
+        smaller = renderer.without_silent()
+        assert smaller.mlp[2].out_features == smaller.colour.in_features == len(plainly)
+        assert renderer.mlp[2].out_features == 16, "the renderer itself keeps its sizes, and so does its checkpoint"
+        # Beyond what it was listened to: zeros are zeros everywhere.
+        for inputs in (features, 30 * torch.randn(500, 12)):
+            for found, expected in zip(smaller.decode(inputs), renderer.decode(inputs), strict=True):
+                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        for found, expected in zip(renderer.decode(features), before, strict=True):
+            assert (found - expected).abs().max() < 20 * SILENT
 
 
 def test_without_a_unit_that_speaks_one_is_kept():
