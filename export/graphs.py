@@ -87,8 +87,10 @@ class _Decoder(nn.Module):
                 getattr(self.heads, name).copy_(joined)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.heads(self.mlp(features.flatten(0, 1))).unflatten(0, features.shape[:2])
-        return self.activated(found[..., :3], found[..., 3:])
+        found = self.heads(self.mlp(features.flatten(0, 1)))
+        # A row of densities: of a column ONNX Runtime takes each number as a run of its own.
+        colour, density = (a.unflatten(0, features.shape[:2]) for a in self.activated(found[:, :3], found[:, 3]))
+        return colour, density[..., None]
 
 
 @dataclass(frozen=True)

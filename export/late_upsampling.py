@@ -116,13 +116,28 @@ def _small_first(block: _Block, view: View) -> tuple[Replacement, Replacement]:
             inputs = [parts[0], kernel, *([bias] if block.concat is None else [])]
             # Of the place above and to the left, the neighbours there count; (top, left, bottom, right).
             places.append(made.add("Conv", inputs, pads=[1 - down, 1 - right, down, right]))
-    apart, whole = made.add("Concat", places, axis=1), "" if block.concat else block.conv.output[0]
-    doubled = made.add("DepthToSpace", [apart], whole, blocksize=2, mode="DCR")
+    doubled = _interleaved(made, places, "" if block.concat else block.conv.output[0], view.shapes[small][2:])
     if block.concat is not None:
         kernel = made.constant("kernel", np.ascontiguousarray(weights[:, count:]))
         finer = made.add("Conv", [parts[1], kernel, bias], pads=[1, 1, 1, 1])
         made.add("Add", [finer, doubled], block.conv.output[0])
     return made, _shortcut(block, sources, count, view)
+
+
+def _interleaved(made: Replacement, places: list[str], output: str, size: list[int]) -> str:
+    """Planes (N, C, H, W), one for each place in a doubled texel, as (N, C, 2H, 2W).
+
+    DepthToSpace would do it on one thread; ONNX Runtime joins along the last axis on all.
+    """
+    height, width = size
+    last = made.constant("last", np.array([-1]))
+    rows = made.constant("doubled_rows", np.array([0, 0, height, 1, 2 * width]))
+    above, below = (
+        made.add("Reshape", [made.add("Concat", [made.add("Unsqueeze", [p, last]) for p in row], axis=4), rows])
+        for row in (places[:2], places[2:])
+    )
+    whole = made.constant("doubled", np.array([0, 0, 2 * height, 2 * width]))
+    return made.add("Reshape", [made.add("Concat", [above, below], axis=3), whole], output)
 
 
 def _shortcut(block: _Block, sources: list[str], count: int, view: View) -> Replacement:

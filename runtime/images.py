@@ -57,7 +57,7 @@ def prepare_image(image: ImageInput, size: int, framing: float) -> Array:
         ImageError: it cannot be read, or holds nothing to reconstruct; the message says what is allowed.
     """
     rgba = to_rgba(image)
-    alpha = rgba[..., 3]
+    alpha = rgba[3]
     if (alpha > 0.5).mean() > _FULL:
         warnings.warn(
             "The picture has no transparency: its background was not removed, and it is taken as it is.",
@@ -69,15 +69,14 @@ def prepare_image(image: ImageInput, size: int, framing: float) -> Array:
         window = ((width - side) / 2, (height - side) / 2, side)
     else:
         window = _object_window(alpha, framing)
-    premultiplied = np.array(rgba.transpose(2, 0, 1), order="C")
-    premultiplied[:3] *= alpha
-    framed = _resample(premultiplied, window, size)
+    rgba[:3] *= alpha
+    framed = _resample(rgba, window, size)
     rgb = framed[:3] + (1 - framed[3])
     return rgb * np.float32(2) - np.float32(1)
 
 
 def to_rgba(image: ImageInput) -> Array:
-    """Decodes a picture to (H, W, 4) float32 in [0, 1], alpha not premultiplied, EXIF rotation applied.
+    """Decodes a picture to (4, H, W) float32 in [0, 1], alpha not premultiplied, EXIF rotation applied.
 
     Files and PIL images with more than 2048 pixels on a side come back smaller.
     """
@@ -130,11 +129,12 @@ def _pil_to_rgba(picture: Image.Image) -> Array:
         grey = np.asarray(picture).astype(np.float32) / np.float32(1 if picture.mode == "F" else 65535)
         clear = picture.info.get("transparency")
         mask = [] if clear is None else [np.asarray(picture) != clear]
-        return _array_to_rgba(np.stack([grey, *mask], axis=-1).astype(np.float32))
+        return _planes_to_rgba(np.stack([grey, *mask]).astype(np.float32))
     picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     # What is far larger than the model's picture is shrunk while it is still 8 bits a channel.
     picture.thumbnail((_LARGE, _LARGE), Image.Resampling.BOX)
-    return _array_to_rgba(np.asarray(picture))
+    # Band by band takes half the time of NumPy's own way to a picture's bytes.
+    return _planes_to_rgba(np.stack([np.asarray(band) for band in picture.split()]))
 
 
 def _array_to_rgba(array: NDArray[Any]) -> Array:
@@ -145,11 +145,16 @@ def _array_to_rgba(array: NDArray[Any]) -> Array:
             f"An array of shape {array.shape} is no picture: channels come last, 1 to 4 of them.", _FORMATS
         )
     _check_sides(array.shape[1], array.shape[0])
-    kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
+    return _planes_to_rgba(np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+
+def _planes_to_rgba(planes: NDArray[Any]) -> Array:
+    """(1 to 4, H, W) of whatever numbers a picture may have to (4, H, W), in memory of its own."""
+    kind, bits = planes.dtype.kind, 8 * planes.dtype.itemsize
     if kind == "u" and bits in (8, 16):
-        values = array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
+        values: Array = planes / np.float32(np.iinfo(planes.dtype).max)
     elif kind == "b" or (kind == "f" and bits <= 64):
-        values = array.astype(np.float32)
+        values = planes.astype(np.float32)
         if not np.isfinite(values).all():
             raise ImageError("The picture holds NaN or infinity.", "Replace them before the call.")
         if values.min() < 0 or values.max() > 1:
@@ -158,13 +163,13 @@ def _array_to_rgba(array: NDArray[Any]) -> Array:
                 "Scale it, or give uint8.",
             )
     else:
-        raise ImageError(f"Arrays of {array.dtype} are no pictures: uint8, uint16, bool or floating are.", _FORMATS)
-    channels = values.shape[2]
+        raise ImageError(f"Arrays of {planes.dtype} are no pictures: uint8, uint16, bool or floating are.", _FORMATS)
+    channels = len(values)
     if channels == 4:
         return values
-    colour = values[..., :3] if channels >= 3 else np.repeat(values[..., :1], 3, axis=2)
-    alpha = values[..., -1:] if channels == 2 else np.ones_like(values[..., :1])
-    return np.concatenate([colour, alpha], axis=2)
+    colour = values[:3] if channels >= 3 else np.repeat(values[:1], 3, axis=0)
+    alpha = values[-1:] if channels == 2 else np.ones_like(values[:1])
+    return np.concatenate([colour, alpha])
 
 
 def _check_sides(width: int, height: int) -> None:

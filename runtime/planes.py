@@ -12,6 +12,7 @@ LatticeIndex = Sequence[NDArray[np.integer]]
 
 # (column, row, sign of row): plane 0 = XY, 1 = XZ, 2 = YZ; a row runs along sign * axis.
 PLANE_AXES = ((0, 1, -1), (0, 2, 1), (2, 1, -1))
+_COLUMNS, _ROWS = ([axes[i] for axes in PLANE_AXES] for i in (0, 1))
 # Few enough that what is read of them stays in a core's cache.
 _READ_AT_ONCE = 8192
 
@@ -38,9 +39,13 @@ class PlaneSampler:
     def at(self, points: Array) -> Array:
         """Features (N, 3C) at points (N, 3), the planes' one after another; outside the cube the border continues."""
         along = self._texels(points.T)
-        across = np.stack([along[column] for column, _, _ in PLANE_AXES], axis=1)
-        down = np.stack([along[row] if sign > 0 else self._side + 1 - along[row] for _, row, sign in PLANE_AXES], 1)
-        return self._read(np.arange(3, dtype=np.float32), across, down).reshape(len(points), -1)
+        across, down = along[_COLUMNS], along[_ROWS]
+        for plane, (_, _, sign) in enumerate(PLANE_AXES):
+            if sign < 0:
+                np.subtract(self._side + 1, down[plane], out=down[plane])
+        features = np.empty((len(points), 3, self._channels), np.float32)
+        self._read(np.arange(3, dtype=np.float32)[:, None], across, down, features.transpose(1, 0, 2))
+        return features.reshape(len(points), -1)
 
     def lattice(self, axis: Array) -> Callable[[LatticeIndex], Array]:
         """Features at points of a lattice, read once for each pair of coordinates instead of for each point.
@@ -59,7 +64,7 @@ class PlaneSampler:
             for start in range(0, count, each):
                 part = slice(start, start + each)
                 wide, down = np.broadcast_arrays(across, rows[part, None])
-                tables[plane, part] = self._read(np.float32(plane), wide, down)
+                self._read(np.float32(plane), wide, down, tables[plane, part])
         places = tables.reshape(-1).view(f"V{4 * self._channels}")
 
         def at(index: LatticeIndex) -> Array:
@@ -78,8 +83,8 @@ class PlaneSampler:
         places += half + np.float32(0.5)
         return np.clip(places, np.float32(0.5), np.float32(self._side + 0.5), out=places)
 
-    def _read(self, planes: Array | np.float32, across: Array, down: Array) -> Array:
-        """Features (..., C) of planes (...) at texels across and down (...).
+    def _read(self, planes: Array | np.float32, across: Array, down: Array, out: Array) -> None:
+        """Puts features of planes (...) at texels across and down (...) into `out` (..., C).
 
         In few operations on many points: each of them hands the interpreter's lock to the thread that reads others.
         """
@@ -97,7 +102,6 @@ class PlaneSampler:
         places = np.empty((*across.shape, 2), np.intp)
         places[..., 0] = top
         np.add(places[..., 0], self._side + 2, out=places[..., 1])
-        texels = self._pairs[places.reshape(-1)].view(np.float32).reshape(-1, 4, self._channels)
+        texels = self._pairs[places.reshape(-1)].view(np.float32).reshape(*across.shape, 4, self._channels)
         # `einsum` would hold the lock; products as small as these start no threads of BLAS.
-        found: Array = np.matmul(weights.reshape(-1, 1, 4), texels).reshape(*across.shape, self._channels)
-        return found
+        np.matmul(weights[..., None, :], texels, out=out[..., None, :])

@@ -23,6 +23,8 @@ Array = NDArray[np.float32]
 SAMPLES_AT_ONCE = 8
 # Each of fewer samples stands for so much of the ray that what the grid knows of haze is not enough.
 _FEW_SAMPLES = 16
+# Rows of the picture that shows how much there is to draw.
+_LOOKED_AT = 16
 # A ray ends when less than this share of the light behind it would pass.
 _OPAQUE = 1e-3
 
@@ -96,21 +98,23 @@ def clip_to_cube(
     return np.where(hit, near, 0.0), np.where(hit, far, 0.0)
 
 
-def midpoints(rays: Rays, num_samples: int, samples: range | None = None) -> Array:
+def midpoints(rays: Rays, num_samples: int) -> Array:
     """Splits each ray's stay in the cube into equal intervals and samples them in the middle.
 
     Args:
         rays: R of them.
         num_samples: intervals of each ray.
-        samples: which of them; None for all.
 
     Returns:
-        (S, R) distances from the origin of the ray.
+        (num_samples, R) distances from the origin of the ray.
     """
-    step = (rays.far - rays.near) / np.float32(num_samples)
-    middle = np.asarray(range(num_samples) if samples is None else samples, np.float32) + np.float32(0.5)
-    distances: Array = middle[:, None] * step
-    distances += rays.near
+    return _middles_of(range(num_samples), rays.near, (rays.far - rays.near) / np.float32(num_samples))
+
+
+def _middles_of(intervals: range, near: Array, step: Array) -> Array:
+    """(S, R) distances in the middle of some of the intervals of length `step` (R,) that begin at `near` (R,)."""
+    distances: Array = (np.asarray(intervals, np.float32) + np.float32(0.5))[:, None] * step
+    distances += near
     return distances
 
 
@@ -121,56 +125,69 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
     so that the result is that of the plain method, to the grid's tolerance.
 
     Returns:
-        colour (R, 3) premultiplied, alpha (R,) and depth (R,), as `composite` has them.
+        colour (R, 3) premultiplied, alpha (R,) and depth (R,), which is the mean depth of what was hit along the
+        viewing axis, 0 where nothing was.
     """
     count = len(rays.near)
-    step = (rays.far - rays.near) / np.float32(num_samples)
-    colour, passing = np.zeros((3, count), np.float32), np.ones(count, np.float32)
-    along = np.zeros(count, np.float32)
+    table = _table(rays, num_samples)
+    drawn, passing = np.zeros((4, count), np.float32), np.ones(count, np.float32)
     blocks = range(0, num_samples, SAMPLES_AT_ONCE)
-    crossed = _crossed(grid, rays, step, blocks)
+    crossed = _crossed(grid, rays.origin, table, blocks)
     worth_asking = SOLID if num_samples >= _FEW_SAMPLES else EMPTY + 1
     for index, start in enumerate(blocks):
         live = np.flatnonzero(crossed[index] & (passing > _OPAQUE))
-        some = rays.take(live)
-        distances = midpoints(some, num_samples, range(start, min(start + SAMPLES_AT_ONCE, num_samples)))
-        places = grid.parts_at(some.origin, some.directions, distances)
+        some = np.take(table, live, axis=1)
+        distances = _middles_of(range(start, min(start + SAMPLES_AT_ONCE, num_samples)), some[3], some[4])
+        places = grid.parts_at(rays.origin, some[:3], distances)
         parts = grid.parts[places]
         with_any = np.flatnonzero(np.bitwise_or.reduce(parts, axis=0))
         if not with_any.size:
             continue
-        some, here = some.take(with_any), live[with_any]
-        distances, places = np.take(distances, with_any, axis=1), np.take(places, with_any, axis=1)
-        parts = np.take(parts, with_any, axis=1)
+        here = live[with_any]
+        some, distances, places, parts = (np.take(a, with_any, axis=1) for a in (some, distances, places, parts))
         rgb, density = np.zeros((3, parts.size), np.float32), grid.densities[parts]
         haze = np.flatnonzero((parts != EMPTY) & (parts < worth_asking))
-        _put(rgb, haze, grid.colors_at(places.reshape(-1)[haze]))
+        rgb[:, haze] = grid.colors_at(places.reshape(-1)[haze]).T
         asked = np.flatnonzero(parts >= worth_asking)
         if asked.size:
-            points = some.directions[asked % len(here)]
-            points *= distances.reshape(-1)[asked, None]
-            points += some.origin
-            found, density.reshape(-1)[asked] = field(points)
-            _put(rgb, asked, found)
-        part = composite(rgb.reshape(3, *parts.shape), density, distances, step[here], some.cosine)
+            points = np.take(some[:3], asked % len(here), axis=1)
+            points *= distances.reshape(-1)[asked]
+            points += rays.origin[:, None]
+            found, density.reshape(-1)[asked] = field(points.T)
+            rgb[:, asked] = found.T
+        colour, alpha, depth = composite(rgb.reshape(3, *parts.shape), density, distances, some[4], some[5])
         before = passing[here]
-        colour[:, here] += before * part[0]
-        along[here] += before * part[1] * part[2]
-        passing[here] = before * (1 - part[1])
+        drawn[:3, here] += before * colour
+        drawn[3, here] += before * depth
+        passing[here] = before * (1 - alpha)
     alpha = 1 - passing
-    return colour.T, alpha, np.divide(along, alpha, out=np.zeros_like(along), where=alpha > 1e-6)
+    return drawn[:3].T, alpha, np.divide(drawn[3], alpha, out=np.zeros_like(alpha), where=alpha > 1e-6)
 
 
-def _put(rgb: Array, at: NDArray[np.intp], colours: Array) -> None:
-    """Colours (K, 3) into (3, N) at K places: a channel at a time, which takes two thirds of the time."""
-    for channel in range(3):
-        rgb[channel, at] = colours[:, channel]
+def efforts(grid: DensityGrid, camera: Camera, height: int, width: int, num_samples: int) -> Array:
+    """What the rows of a picture take to draw beside one another, (16,) above 0, by as coarse a look at it."""
+    # A panorama is judged by its middle.
+    rays = camera_rays(camera, _LOOKED_AT, min(max(1, _LOOKED_AT * width // height), 4 * _LOOKED_AT))
+    crossed = _crossed(grid, rays.origin, _table(rays, num_samples), range(0, num_samples, SAMPLES_AT_ONCE))
+    # A ray that meets nothing takes something, too.
+    effort: Array = (crossed & rays.hits).sum(axis=0).reshape(_LOOKED_AT, -1).mean(axis=1) + np.float32(0.5)
+    return effort
 
 
-def _crossed(grid: DensityGrid, rays: Rays, step: Array, blocks: range) -> NDArray[np.bool_]:
+def _table(rays: Rays, num_samples: int) -> Array:
+    """(6, R) directions, where the intervals of each ray begin, their length, and the cosine.
+
+    Rows, so that rays are chosen in one operation: threads wait for one another at every one.
+    """
+    step = (rays.far - rays.near) / np.float32(num_samples)
+    return np.concatenate([rays.directions.T, [rays.near, step, rays.cosine]])
+
+
+def _crossed(grid: DensityGrid, origin: Array, table: Array, blocks: range) -> NDArray[np.bool_]:
     """(blocks, R) False where all samples of a block are in cells that are empty, by one look at the block's middle."""
+    near, step = table[3:5]
     middle = np.asarray(blocks, np.float32) + np.float32(blocks.step / 2)
-    cells = grid.cells_at(rays.origin, rays.directions, middle[:, None] * step + rays.near)
+    cells = grid.cells_at(origin, table[:3], middle[:, None] * step + near)
     reach = step * np.float32(blocks.step / 4 * grid.resolution)
     crossed: NDArray[np.bool_] = grid.clearance[cells] <= reach + 1
     return crossed
@@ -186,16 +203,13 @@ def composite(rgb: Array, density: Array, distances: Array, step: Array, cosine:
         distances: (S, R) of the samples along the ray; step: (R,) interval length; cosine: (R,) as in `Rays`.
 
     Returns:
-        colour: (3, R), premultiplied by alpha; alpha: (R,) in [0, 1]; depth: (R,) mean depth of what was hit along
-        the viewing axis, 0 where nothing was.
+        colour: (3, R); alpha: (R,) in [0, 1]; depth: (R,) along the viewing axis. Colour and depth are premultiplied by
+        alpha.
     """
     optical = density * step
     passed = optical.copy()
     for before, now in pairwise(passed):
         now += before
     weights = np.exp(optical - passed) * -np.expm1(-optical)
-    alpha = -np.expm1(-passed[-1])
     colour = (weights * rgb).sum(axis=1)
-    along = (weights * distances).sum(axis=0) * cosine
-    depth = np.divide(along, alpha, out=np.zeros_like(along), where=alpha > 1e-6)
-    return colour, alpha, depth
+    return colour, -np.expm1(-passed[-1]), (weights * distances).sum(axis=0) * cosine

@@ -14,7 +14,7 @@ from .cameras import DISTANCE, ELEVATION, FOV, Camera
 from .errors import CameraError, OptionError
 from .grid import DensityGrid
 from .mesh import Mesh, extract_mesh
-from .rays import SAMPLES_AT_ONCE, camera_rays, march
+from .rays import SAMPLES_AT_ONCE, camera_rays, efforts, march
 from .tasks import Tasks
 from .timing import stage
 
@@ -97,10 +97,10 @@ class Scene:
             rgb = np.broadcast_to(behind, (height * width, 3)).copy()
             alpha, depth = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
             many = num_samples >= _FINE_SAMPLES and height * width * num_samples >= _MANY_SAMPLES
-            grid = self._prepared(fine=many)
+            grid, seen_from = self._prepared(fine=many), camera or Camera.orbit()
 
             def draw(part: slice) -> None:
-                rays = camera_rays(camera or Camera.orbit(), height, width, range(part.start, part.stop))
+                rays = camera_rays(seen_from, height, width, range(part.start, part.stop))
                 hits = np.flatnonzero(rays.hits)
                 if hits.size:
                     colour, opacity, distance = march(self._field, grid, rays.take(hits), num_samples)
@@ -109,7 +109,8 @@ class Scene:
                     alpha[hits], depth[hits] = opacity, distance
 
             # A ray of very many samples takes more for its blocks than for the samples of one.
-            self._tasks.run(draw, height * width, max(SAMPLES_AT_ONCE, num_samples // 32))
+            effort = efforts(grid, seen_from, height, width, num_samples)
+            self._tasks.run(draw, height * width, max(SAMPLES_AT_ONCE, num_samples // 32), effort)
             return Frame(rgb.reshape(height, width, 3), alpha.reshape(height, width), depth.reshape(height, width))
 
     def orbit(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .errors import ClosedError
 
@@ -53,16 +57,29 @@ class Tasks:
         many = (share - DECODED_AT_ONCE * decoded) // _BYTES_PER_POINT
         return cls(max(1, min(_POINTS_AT_ONCE, max(few, many))), workers, threads)
 
-    def run(self, work: Callable[[slice], None], count: int, points_each: int = 1) -> None:
+    def run(
+        self,
+        work: Callable[[slice], None],
+        count: int,
+        points_each: int = 1,
+        effort: Sequence[float] | NDArray[Any] = (1.0,),
+    ) -> None:
         """Calls `work` with slices that cover `range(count)`.
 
         Args:
             work: safe to be called from several threads at once.
             count: items.
             points_each: points that an item stands for.
+            effort: what each of so many equal shares of the items takes beside the others, above 0; no thread gets
+                more to do than another.
         """
-        size = max(1, min(self.points // points_each, -(-count // self.threads)))
-        parts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+        total = np.concatenate([[0.0], np.cumsum(effort)])
+        even = np.linspace(0, total[-1], self.threads + 1)
+        shares = np.interp(even, total, np.linspace(0, count, len(total)))
+        largest, parts = max(1, self.points // points_each), []
+        for start, end in pairwise(np.rint(shares).astype(int).tolist()):
+            ends = np.linspace(start, end, 1 - (start - end) // largest).astype(int).tolist()
+            parts += [slice(*part) for part in pairwise(ends)]
         self.map(work, parts)
 
     def map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:

@@ -65,6 +65,8 @@ class CpuBackend:
             return idwt2d(ll, *np.split(details, 3, axis=2))
 
     def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
+        if len(images) == 1:
+            return self._generate(images, noise, table)
         items = [slice(index, index + 1) for index in range(len(images))]
         made = [self._generate(images[item], noise[:, item], table) for item in items]
         return np.concatenate([ll for ll, _ in made]), np.concatenate([details for _, details in made])

@@ -101,7 +101,7 @@ def test_samples_find_the_part_and_the_cell_that_they_are_in(grid, camera):
     rays = camera_rays(camera, 24, 24)
     rays = rays.take(np.flatnonzero(rays.hits))
     distances = midpoints(rays, 50)
-    parts, cells = (at(rays.origin, rays.directions, distances) for at in (grid.parts_at, grid.cells_at))
+    parts, cells = (at(rays.origin, rays.directions.T, distances) for at in (grid.parts_at, grid.cells_at))
     points = rays.origin + rays.directions * distances[..., None].astype(float)
     places = (points + 1) * grid.resolution
     axes = np.moveaxis(np.clip(np.floor(places), 0, 2 * grid.resolution - 1), -1, 0).astype(int)

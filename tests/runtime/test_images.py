@@ -239,10 +239,21 @@ def test_sixteen_bit_grey_keeps_its_transparent_value():
     assert result[0, 0, 0] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_the_array_that_is_given_stays_what_it_was(dtype, channels):
+    given = np.random.default_rng(0).uniform(0, 1, (40, 40, channels)) * (255 if dtype == np.uint8 else 1)
+    given = given.astype(dtype)
+    before = given.copy()
+    to_rgba(given)[:] = 0
+    prepared(given)
+    np.testing.assert_array_equal(given, before)
+
+
 def test_grey_arrays_gain_channels():
     grey = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
     for image in (grey, grey[..., None], np.stack([grey, np.full_like(grey, 255)], -1)):
         rgba = to_rgba(image)
-        assert rgba.shape == (20, 30, 4)
-        np.testing.assert_allclose(rgba[..., 1], grey / 255, atol=1e-6)
-        np.testing.assert_array_equal(rgba[..., 3], 1)
+        assert rgba.shape == (4, 20, 30)
+        np.testing.assert_allclose(rgba[1], grey / 255, atol=1e-6)
+        np.testing.assert_array_equal(rgba[3], 1)
