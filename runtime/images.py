@@ -152,7 +152,7 @@ def _planes_to_rgba(planes: NDArray[Any]) -> Array:
     """(1 to 4, H, W) of whatever numbers a picture may have to (4, H, W), in memory of its own."""
     kind, bits = planes.dtype.kind, 8 * planes.dtype.itemsize
     if kind == "u" and bits in (8, 16):
-        values: Array = planes / np.float32(np.iinfo(planes.dtype).max)
+        values: Array = np.divide(planes, np.float32(np.iinfo(planes.dtype).max), dtype=np.float32)
     elif kind == "b" or (kind == "f" and bits <= 64):
         values = planes.astype(np.float32)
         if not np.isfinite(values).all():

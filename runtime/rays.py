@@ -144,7 +144,8 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
         if not with_any.size:
             continue
         here = live[with_any]
-        some, distances, places, parts = (np.take(a, with_any, axis=1) for a in (some, distances, places, parts))
+        some, distances = np.take(some, with_any, axis=1), np.take(distances, with_any, axis=1)
+        places, parts = np.take(places, with_any, axis=1), np.take(parts, with_any, axis=1)
         rgb, density = np.zeros((3, parts.size), np.float32), grid.densities[parts]
         haze = np.flatnonzero((parts != EMPTY) & (parts < worth_asking))
         rgb[:, haze] = grid.colors_at(places.reshape(-1)[haze]).T
