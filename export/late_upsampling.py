@@ -4,7 +4,7 @@ A decoder's block doubles planes, joins them with finer ones, normalises, activa
 channels all four copies of a texel are the same, so here they are normalised and activated while they are small, and a
 3x3 convolution of what nearest neighbours would make of them is four convolutions of 2x2, one for each place in a
 doubled texel, whose weights are sums (the sub-pixel form of Shi et al. 2016, exact): four ninths of the products.
-Only float32 and int8-cpu are written so, as with the norms (docs/decisions.md).
+All precisions are written so but float16, which CPUs run for its parity alone (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ class _Block:
         return [n for n in (self.resize, self.concat, self.norm, self.gelu, self.conv, self.shortcut) if n is not None]
 
 
-def with_late_upsampling(proto: onnx.ModelProto) -> onnx.ModelProto:
+def with_late_upsampling(proto: onnx.ModelProto, joined: bool) -> onnx.ModelProto:
     """The graph with every block that doubles its planes (see `model.layers.upsample`) in that form.
 
     Args:
         proto: float32. A block is a Resize by 2 to nearest neighbours, a Concat with finer planes or none, then both a
             1x1 Conv and a GroupNormalization, Gelu and 3x3 Conv. A Resize that anything else follows is left alone.
+        joined: interleaves what the four convolutions give by joining along the last axis, which ONNX Runtime does on
+            all threads, instead of by DepthToSpace, which it does on one, and OpenVINO in one pass.
     """
     view = View(proto)
     replaced: dict[str, list[NodeProto]] = {}
@@ -52,7 +54,7 @@ def with_late_upsampling(proto: onnx.ModelProto) -> onnx.ModelProto:
     for node in proto.graph.node:
         block = _block(node, view)
         if block is not None:
-            early, late = _small_first(block, view)
+            early, late = _small_first(block, view, joined)
             replaced |= {part.name: [] for part in block.nodes}
             # Each where its own begins: all that they need is there by then.
             replaced[block.norm.name], replaced[block.shortcut.name] = early.nodes, late.nodes
@@ -97,7 +99,7 @@ def _plain(conv: NodeProto, side: int, view: View) -> bool:
     return simple and padded and weights is not None and weights.shape[2:] == (side, side) and len(conv.input) == 3
 
 
-def _small_first(block: _Block, view: View) -> tuple[Replacement, Replacement]:
+def _small_first(block: _Block, view: View, joined: bool) -> tuple[Replacement, Replacement]:
     """What takes the place of a block: the way through the convolution, and the shortcut."""
     small = block.resize.input[0]
     sources = [small] if block.concat is None else [small, block.concat.input[1]]
@@ -116,7 +118,11 @@ def _small_first(block: _Block, view: View) -> tuple[Replacement, Replacement]:
             inputs = [parts[0], kernel, *([bias] if block.concat is None else [])]
             # Of the place above and to the left, the neighbours there count; (top, left, bottom, right).
             places.append(made.add("Conv", inputs, pads=[1 - down, 1 - right, down, right]))
-    doubled = _interleaved(made, places, "" if block.concat else block.conv.output[0], view.shapes[small][2:])
+    output = "" if block.concat else block.conv.output[0]
+    if joined:
+        doubled = _interleaved(made, places, output, view.shapes[small][2:])
+    else:
+        doubled = made.add("DepthToSpace", [made.add("Concat", places, axis=1)], output, blocksize=2, mode="DCR")
     if block.concat is not None:
         kernel = made.constant("kernel", np.ascontiguousarray(weights[:, count:]))
         finer = made.add("Conv", [parts[1], kernel, bias], pads=[1, 1, 1, 1])
@@ -125,10 +131,7 @@ def _small_first(block: _Block, view: View) -> tuple[Replacement, Replacement]:
 
 
 def _interleaved(made: Replacement, places: list[str], output: str, size: list[int]) -> str:
-    """Planes (N, C, H, W), one for each place in a doubled texel, as (N, C, 2H, 2W).
-
-    DepthToSpace would do it on one thread; ONNX Runtime joins along the last axis on all.
-    """
+    """Planes (N, C, H, W), one for each place in a doubled texel, as (N, C, 2H, 2W)."""
     height, width = size
     last = made.constant("last", np.array([-1]))
     rows = made.constant("doubled_rows", np.array([0, 0, height, 1, 2 * width]))

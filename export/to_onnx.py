@@ -115,8 +115,10 @@ def convert(
     """An exported graph in one of the precisions; int8 leaves those without convolutions as they are."""
     if precision == "float16":
         return to_float16(proto)
-    if precision in ("float32", "int8-cpu"):
-        proto = as_gathers(as_layer_norms(with_late_upsampling(proto)))
+    in_onnx_runtime = precision in ("float32", "int8-cpu")
+    proto = with_late_upsampling(proto, joined=in_onnx_runtime)
+    if in_onnx_runtime:
+        proto = as_gathers(as_layer_norms(proto))
     if feeds is not None and precision.startswith("int8") and graph in feeds:
         return to_int8(proto, feeds[graph], cpu_only=precision == "int8-cpu")
     return proto

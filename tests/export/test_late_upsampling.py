@@ -74,10 +74,11 @@ def block(low, fine, out, height, width, seed=0, scales=(1, 1, 2, 2), resize=RES
     st.integers(1, 6),
     st.integers(1, 7),
     st.integers(0, 1000),
+    st.booleans(),
 )
-def test_a_block_of_any_size_is_that_of_pytorch(channels, out, batch, height, width, seed):
+def test_a_block_of_any_size_is_that_of_pytorch(channels, out, batch, height, width, seed, joined):
     proto, shapes, values = block(*channels, out, height, width, seed)
-    late = with_late_upsampling(proto)
+    late = with_late_upsampling(proto, joined)
     assert convolutions_of_two(late) == 4
     rng = np.random.default_rng(seed)
     feeds = {name: (3 * rng.normal(size=(batch, *shape)) + 1).astype(np.float32) for name, shape in shapes.items()}
@@ -93,10 +94,12 @@ def test_a_block_of_any_size_is_that_of_pytorch(channels, out, batch, height, wi
 
 @pytest.mark.parametrize("graph", [0, 1], ids=["coarse", "diffusion_step"])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_stage_is_the_same(tiny_model, graph, batch):
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_stage_is_the_same(tiny_model, graph, batch, joined):
     definition = graph_definitions(tiny_model)[graph]
     proto = to_onnx(definition)
-    late = with_late_upsampling(proto)
+    late = with_late_upsampling(proto, joined)
+    assert operators(late).count("DepthToSpace") == (0 if joined else 2)
     assert convolutions_of_two(late) == 4 * operators(proto).count("Resize") == 8
     example = definition.example({"batch": batch}, seed=batch)
     with torch.no_grad():
@@ -119,4 +122,4 @@ def test_a_stage_is_the_same(tiny_model, graph, batch):
 )
 def test_what_is_doubled_in_another_way_is_left_alone(change):
     proto, _, _ = block(4, 0, 3, 4, 5, **change)
-    assert operators(with_late_upsampling(proto)) == operators(proto)
+    assert operators(with_late_upsampling(proto, joined=True)) == operators(proto)
