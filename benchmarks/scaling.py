@@ -105,13 +105,13 @@ def plot(report: dict[str, Any], path: Path) -> None:
             panel.plot(figures["sizes"], figures[key], "o-")
             panel.set_xscale("log", base=2)
             panel.set_xticks(figures["sizes"], [str(size) for size in figures["sizes"]], fontsize=7)
-            panel.minorticks_off()
             panel.set_ylabel(label if column == 0 else "")
             if key == "seconds":
                 panel.set_yscale("log", base=2)
-                panel.yaxis.set_major_formatter("{x:.2g}")
+                panel.set_yticks(figures[key], [f"{value:.2f}" for value in figures[key]], fontsize=7)
             else:
-                panel.set_ylim(bottom=0)
+                panel.set_ylim(0, 1.1 * max(figures[key]))
+            panel.minorticks_off()
         fitted = f", exponent {figures['exponent']:.2f}" if "exponent" in figures else ""
         panels[0, column].set_title(("pixels" if axis == "size" else axis) + fitted, fontsize=9)
     figure.tight_layout()

@@ -4,10 +4,11 @@ coarse          image -> triplane_ll, condition (all that the denoiser needs and
 diffusion_step  noisy, condition, previous, noise, row -> next, denoised (all planes, the sampler's update inside)
 assemble        triplane_ll, details -> triplane: the inverse wavelet transform, for a GPU
 renderer        triplane, points -> rgb, density
+view            triplane, origin, rays, samples -> drawn: every sample of every ray, for a GPU
 decoder         features -> rgb, density: what of the renderer follows the reading of the planes, for the CPU, whose
                 ONNX Runtime reads planes slowly
 
-What of the decoder's units can only be 0 is in neither of the last two.
+What of the decoder's units can only be 0 is in none of the last three.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from model import WaveletTriplaneDiffusion
 from model.config import network_width
+from model.renderer import quadrature
 from runtime.bundle import GRAPHS, TensorSpec
 from runtime.sampler import COLUMNS, sampler_table, trailing_timesteps
 from runtime.schedule import cosine_schedule
@@ -71,6 +73,26 @@ class _Renderer(nn.Module):
         return self.renderer(triplane, points)
 
 
+class _View(nn.Module):
+    """All of drawing in one graph. Quantities are rows, as in `runtime.rays`: `rays` has those of `ray_table`, `drawn`
+    colour, alpha and depth, premultiplied; `samples` has the middle of each interval, in intervals.
+    """
+
+    def __init__(self, model: WaveletTriplaneDiffusion) -> None:
+        super().__init__()
+        self.renderer = model.renderer.without_silent()
+
+    def forward(self, triplane: Tensor, origin: Tensor, rays: Tensor, samples: Tensor) -> tuple[Tensor]:
+        near, step, cosine = rays[3:, :, None].unbind()
+        distances = near + samples * step
+        points = origin + distances[..., None] * rays[:3].T[:, None]
+        rgb, density = self.renderer(triplane[None], points.flatten(0, 1)[None])
+        weights, alpha = quadrature(density.view(distances.shape), step)
+        colour = (weights[..., None] * rgb[0].unflatten(0, distances.shape)).sum(1)
+        depth = (weights * distances).sum(1, keepdim=True) * cosine
+        return (torch.cat([colour, alpha, depth], dim=1).T,)
+
+
 class _Decoder(nn.Module):
     """As `TriplaneRenderer.decode`, of matrices instead of batches and with both heads in one: ONNX Runtime then has a
     product, its bias and what follows in one operation, and takes a fifth less time.
@@ -103,14 +125,17 @@ class GraphDefinition:
     outputs: tuple[TensorSpec, ...]
 
     def example(self, sizes: dict[str, int], seed: int = 0) -> tuple[Tensor, ...]:
-        """Inputs for the given dynamic sizes: uniform in [-1, 1], and a row of a real sampler's table."""
+        """Inputs for given dynamic sizes: uniform in [-1, 1]; a row of a real sampler's table; rays as they may be."""
         generator = torch.Generator().manual_seed(seed)
 
         def values(spec: TensorSpec) -> Tensor:
             if spec.name == "row":
                 return torch.tensor(_EXAMPLE_ROWS[seed % len(_EXAMPLE_ROWS)], dtype=torch.float32)
             shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
-            return torch.rand(shape, generator=generator) * 2 - 1
+            found = torch.rand(shape, generator=generator) * 2 - 1
+            if spec.name == "rays":  # No interval is longer than what is left of the cube, or of less than no length.
+                found[3:] = found[3:].abs() * torch.tensor([[1.0], [0.1], [1.0]])
+            return found
 
         return tuple(values(spec) for spec in self.inputs)
 
@@ -158,6 +183,17 @@ def graph_definitions(model: WaveletTriplaneDiffusion) -> tuple[GraphDefinition,
         ),
         GraphDefinition(
             GRAPHS[4],
+            _View(model),
+            (
+                spec("triplane", 3, c, 2 * r, 2 * r),
+                spec("origin", 3),
+                spec("rays", 6, "rays"),
+                spec("samples", "samples"),
+            ),
+            (spec("drawn", 5, "rays"),),
+        ),
+        GraphDefinition(
+            GRAPHS[5],
             _Decoder(model),
             (spec("features", "batch", "points", 3 * c),),
             (spec("rgb", "batch", "points", 3), spec("density", "batch", "points", 1)),
@@ -167,7 +203,7 @@ def graph_definitions(model: WaveletTriplaneDiffusion) -> tuple[GraphDefinition,
 
 def to_onnx(definition: GraphDefinition) -> onnx.ModelProto:
     """Exports one graph in float32, every dynamic axis named as in its definition."""
-    example = definition.example({"batch": 2, "points": 6})
+    example = definition.example({"batch": 2, "points": 6, "rays": 5, "samples": 7})
     dynamic: dict[str, Any] = {
         spec.name: {axis: size for axis, size in enumerate(spec.shape) if isinstance(size, str)}
         for spec in definition.inputs

@@ -64,10 +64,11 @@ def compare(
 
 
 def check_graph(definition: GraphDefinition, proto: onnx.ModelProto) -> Iterator[Check]:
-    """Compares one graph in plain ONNX Runtime with the module it came from, at every batch size."""
+    """Compares one graph in plain ONNX Runtime with the module it came from, at every batch size and as many others."""
     session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch in BATCHES:
-        example = definition.example({"batch": batch, "points": 100 * batch + 1}, seed=batch)
+        sizes = {"batch": batch, "points": 100 * batch + 1, "rays": 20 * batch + 1, "samples": 4 * batch + 1}
+        example = definition.example(sizes, seed=batch)
         actual = session.run(None, {s.name: t.numpy() for s, t in zip(definition.inputs, example, strict=True)})
         with torch.no_grad():
             expected = definition.module(*example)

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from export.engine_builder import BuildError, Built, Range, build, profile_of
 from export.lint import LintError, check
-from runtime.backends.gpu import LARGEST_POINTS
+from runtime.backends.gpu import LARGEST_POINTS, LARGEST_RAYS, MOST_SAMPLES
 from runtime.bundle import CPU_ONLY, ENGINE_GRAPHS, Bundle, default_bundle, load_bundle
 from runtime.engines import EngineKey, EngineMiss, engine_folder, engine_path, read_engine, write_engine
 from runtime.errors import WaveletTriplaneError
@@ -33,6 +33,8 @@ from runtime.flavours import FLAVOURS, Flavour, find_flavour, gpu_name
 
 POINTS: Range = (1, LARGEST_POINTS, LARGEST_POINTS)
 BATCH: Range = (1, 1, 4)
+# Of views, the sizes that the runtime draws in.
+VIEWS: dict[str, Range] = {"rays": (1, LARGEST_RAYS, LARGEST_RAYS), "samples": (1, 64, MOST_SAMPLES)}
 TARGETS = ("sm86", "sm89", "sm120")
 _DTYPES = {"float32": "FLOAT", "float16": "HALF", "int8": "INT8"}
 _console = Console(stderr=True)
@@ -88,7 +90,7 @@ def build_engines(
         bundle.check_precision(precision)
         for name in ENGINE_GRAPHS:
             graph = bundle.graph(precision, name)
-            profile = profile_of(graph, {"batch": batch, "points": points})
+            profile = profile_of(graph, {"batch": batch, "points": points, **VIEWS})
             digest = hashlib.sha256(graph.data).hexdigest()
             key = EngineKey(
                 digest, flavour.name, flavour.version, device, profile, {"workspace": workspace, "tf32": False}

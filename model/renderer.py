@@ -185,7 +185,7 @@ class TriplaneRenderer(nn.Module):
         num_samples: int,
         jitter: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Emission-absorption quadrature along rays (Max 1995, as in NeRF).
+        """Draws rays by the `quadrature` of all their samples.
 
         Args:
             triplane: (B, 3, C, H, W).
@@ -204,11 +204,22 @@ class TriplaneRenderer(nn.Module):
         distances = near[..., None] + step * (torch.arange(num_samples, device=near.device) + offsets)
         points = origin[:, None, None] + distances[..., None] * directions[:, :, None]
         rgb, density = self(triplane, points.reshape(batch, -1, 3))
-        optical = density.reshape(batch, rays, num_samples) * step
-        passed = optical.cumsum(-1)
-        weights = torch.exp(optical - passed) * -torch.expm1(-optical)
-        colour = (weights[..., None] * rgb.reshape(batch, rays, num_samples, 3)).sum(-2)
-        return colour, -torch.expm1(-passed[..., -1:])
+        weights, alpha = quadrature(density.reshape(batch, rays, num_samples), step)
+        return (weights[..., None] * rgb.reshape(batch, rays, num_samples, 3)).sum(-2), alpha
+
+
+def quadrature(density: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """Emission-absorption quadrature along rays, front to back (Max 1995, equation 9, as in NeRF).
+
+    Args:
+        density: (..., R, S) per scene unit; step: (..., R, 1) length of each ray's intervals.
+
+    Returns:
+        (..., R, S), what each sample gives to its pixel; (..., R, 1), alpha in [0, 1].
+    """
+    optical = density * step
+    passed = optical.cumsum(-1)
+    return torch.exp(optical - passed) * -torch.expm1(-optical), -torch.expm1(-passed[..., -1:])
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from .errors import BundleError, OptionError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 # Folder beside the manifest, where engines of its graphs lie.
 ENGINES = "engines"
 # The precision that no GPU takes: its zero points do not parse in TensorRT.
 CPU_ONLY = "int8-cpu"
 # What a GPU runs as engines; a CPU reads the planes itself and decodes what it read.
-ENGINE_GRAPHS = ("coarse", "diffusion_step", "assemble", "renderer")
+ENGINE_GRAPHS = ("coarse", "diffusion_step", "assemble", "renderer", "view")
 GRAPHS = (*ENGINE_GRAPHS, "decoder")
 _REMEDY = "Export it again with `python export/to_onnx.py`, or reinstall the package for its default bundle."
 

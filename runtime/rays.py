@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,23 @@ class Rays:
     def take(self, index: NDArray[np.integer]) -> Rays:
         """The chosen rays, in the given order."""
         return Rays(self.origin, self.directions[index], self.near[index], self.far[index], self.cosine[index])
+
+
+@runtime_checkable
+class DrawingField(Protocol):
+    """A field that draws every sample of rays itself, where that takes less than finding out which are worth it.
+
+    Attributes:
+        most_samples: of a ray that it draws.
+    """
+
+    most_samples: int
+
+    def __call__(self, points: Array) -> tuple[Array, Array]: ...
+
+    def draw(self, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
+        """As `march` does, without a grid."""
+        ...
 
 
 def camera_rays(camera: Camera, height: int, width: int, pixels: range | None = None) -> Rays:
@@ -129,7 +147,7 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
         viewing axis, 0 where nothing was.
     """
     count = len(rays.near)
-    table = _table(rays, num_samples)
+    table = ray_table(rays, num_samples)
     drawn, passing = np.zeros((4, count), np.float32), np.ones(count, np.float32)
     blocks = range(0, num_samples, SAMPLES_AT_ONCE)
     crossed = _crossed(grid, rays.origin, table, blocks)
@@ -137,7 +155,7 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
     for index, start in enumerate(blocks):
         live = np.flatnonzero(crossed[index] & (passing > _OPAQUE))
         some = np.take(table, live, axis=1)
-        distances = _middles_of(range(start, min(start + SAMPLES_AT_ONCE, num_samples)), some[3], some[4])
+        distances = _middles_of(range(start, min(start + SAMPLES_AT_ONCE, num_samples)), *some[3:5])
         places = grid.parts_at(rays.origin, some[:3], distances)
         parts = grid.parts[places]
         with_any = np.flatnonzero(np.bitwise_or.reduce(parts, axis=0))
@@ -156,27 +174,32 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
             points += rays.origin[:, None]
             found, density.reshape(-1)[asked] = field(points.T)
             rgb[:, asked] = found.T
-        colour, alpha, depth = composite(rgb.reshape(3, *parts.shape), density, distances, some[4], some[5])
+        colour, alpha, depth = composite(rgb.reshape(3, *parts.shape), density, distances, *some[4:])
         before = passing[here]
         drawn[:3, here] += before * colour
         drawn[3, here] += before * depth
         passing[here] = before * (1 - alpha)
     alpha = 1 - passing
-    return drawn[:3].T, alpha, np.divide(drawn[3], alpha, out=np.zeros_like(alpha), where=alpha > 1e-6)
+    return drawn[:3].T, alpha, mean_depth(drawn[3], alpha)
+
+
+def mean_depth(depth: Array, alpha: Array) -> Array:
+    """Depth that was premultiplied by alpha, each (R,), of what was hit; 0 where nothing was."""
+    return np.divide(depth, alpha, out=np.zeros_like(alpha), where=alpha > 1e-6)
 
 
 def efforts(grid: DensityGrid, camera: Camera, height: int, width: int, num_samples: int) -> Array:
     """What the rows of a picture take to draw beside one another, (16,) above 0, by as coarse a look at it."""
     # A panorama is judged by its middle.
     rays = camera_rays(camera, _LOOKED_AT, min(max(1, _LOOKED_AT * width // height), 4 * _LOOKED_AT))
-    crossed = _crossed(grid, rays.origin, _table(rays, num_samples), range(0, num_samples, SAMPLES_AT_ONCE))
+    crossed = _crossed(grid, rays.origin, ray_table(rays, num_samples), range(0, num_samples, SAMPLES_AT_ONCE))
     # A ray that meets nothing takes something, too.
     effort: Array = (crossed & rays.hits).sum(axis=0).reshape(_LOOKED_AT, -1).mean(axis=1) + np.float32(0.5)
     return effort
 
 
-def _table(rays: Rays, num_samples: int) -> Array:
-    """(6, R) directions, where the intervals of each ray begin, their length, and the cosine.
+def ray_table(rays: Rays, num_samples: int) -> Array:
+    """(6, R): a row each for x, y and z of the direction, where the first interval begins, their length, the cosine.
 
     Rows, so that rays are chosen in one operation: threads wait for one another at every one.
     """

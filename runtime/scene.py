@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,13 @@ from .cameras import DISTANCE, ELEVATION, FOV, Camera
 from .errors import CameraError, OptionError
 from .grid import DensityGrid
 from .mesh import Mesh, extract_mesh
-from .rays import SAMPLES_AT_ONCE, camera_rays, efforts, march
+from .rays import SAMPLES_AT_ONCE, DrawingField, Rays, camera_rays, efforts, march
 from .tasks import Tasks
 from .timing import stage
 
 Array = NDArray[np.float32]
+# Rays to colour (R, 3) premultiplied, alpha and depth (R,), as `rays.march` has them.
+Shade = Callable[[Rays], tuple[Array, Array, Array]]
 
 _MAX_SIDE = 8192
 MAX_SAMPLES = 4096
@@ -96,20 +98,19 @@ class Scene:
         with stage("render"):
             rgb = np.broadcast_to(behind, (height * width, 3)).copy()
             alpha, depth = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
-            many = num_samples >= _FINE_SAMPLES and height * width * num_samples >= _MANY_SAMPLES
-            grid, seen_from = self._prepared(fine=many), camera or Camera.orbit()
+            seen_from = camera or Camera.orbit()
+            shade, effort = self._shading(seen_from, height, width, num_samples)
 
             def draw(part: slice) -> None:
                 rays = camera_rays(seen_from, height, width, range(part.start, part.stop))
                 hits = np.flatnonzero(rays.hits)
                 if hits.size:
-                    colour, opacity, distance = march(self._field, grid, rays.take(hits), num_samples)
+                    colour, opacity, distance = shade(rays.take(hits))
                     hits += part.start
                     rgb[hits] = np.clip(colour + (1 - opacity[:, None]) * behind, 0, 1)
                     alpha[hits], depth[hits] = opacity, distance
 
             # A ray of very many samples takes more for its blocks than for the samples of one.
-            effort = efforts(grid, seen_from, height, width, num_samples)
             self._tasks.run(draw, height * width, max(SAMPLES_AT_ONCE, num_samples // 32), effort)
             return Frame(rgb.reshape(height, width, 3), alpha.reshape(height, width), depth.reshape(height, width))
 
@@ -140,6 +141,16 @@ class Scene:
             raise OptionError(f"resolution must be at least 8, not {resolution}.", "The default is 128.")
         with stage("mesh"):
             return extract_mesh(self._field, self._prepared(), resolution, self._density_scale, self._tasks)
+
+    def _shading(self, camera: Camera, height: int, width: int, num_samples: int) -> tuple[Shade, Array]:
+        """What draws rays of a view, and what its rows take beside one another."""
+        field = self._field
+        if isinstance(field, DrawingField) and num_samples <= field.most_samples:
+            return lambda rays: field.draw(rays, num_samples), np.ones(1, np.float32)
+        many = num_samples >= _FINE_SAMPLES and height * width * num_samples >= _MANY_SAMPLES
+        grid = self._prepared(fine=many)
+        effort = efforts(grid, camera, height, width, num_samples)
+        return lambda rays: march(field, grid, rays, num_samples), effort
 
     def _prepared(self, fine: bool = False) -> DensityGrid:
         """What all views share, made at the first; large ones share a finer one."""

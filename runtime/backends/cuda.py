@@ -12,7 +12,7 @@ import onnxruntime as ort
 from ..bundle import ENGINE_GRAPHS, Bundle, Graph
 from ..errors import BackendError
 from .device import Buffer, CudaDevice, Device
-from .gpu import DeviceBackend
+from .gpu import CHANGING, DeviceBackend
 from .onnx import open_session
 
 # ONNX Runtime may keep a graph that was captured until its session ends: no more than these of each launcher.
@@ -121,8 +121,7 @@ class OrtLauncher:
         self._sessions.clear()
 
     def _opened(self, graph: Graph) -> ort.InferenceSession:
-        # The renderer's points change from call to call.
-        if self._kind == "cuda" and graph.name != "renderer" and self._why_plain is None:
+        if self._kind == "cuda" and graph.name not in CHANGING and self._why_plain is None:
             try:
                 return open_session(graph, self._provider, 1, self._settings | {"enable_cuda_graph": "1"})
             except BackendError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
@@ -13,15 +14,20 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import CPU_ONLY, Bundle
+from ..bundle import CPU_ONLY, Bundle, TensorSpec
 from ..errors import BackendError, ClosedError
 from ..grid import Field
+from ..rays import Rays, mean_depth, ray_table
 from .base import Array
 from .device import Buffer, Device
 from .loop import DeviceLoop, Launcher
 
-# A view of 128x128 pixels with 64 samples a ray is 16 parts of this size.
 LARGEST_POINTS = 65_536
+# A view of 128x128 pixels is four parts of this size. So many rays of so many samples are half a million points, whose
+# hidden layers take a quarter of a gigabyte each in float32.
+LARGEST_RAYS, MOST_SAMPLES = 4096, 128
+# Their sizes change from call to call: they are never captured.
+CHANGING = ("renderer", "view")
 
 
 _Result = TypeVar("_Result")
@@ -67,7 +73,8 @@ class DeviceBackend:
         bundle: verified; precision: one of its variants.
         open_device: makes a device.
         open_launcher: makes a launcher in that device's stream.
-        largest_batch, largest_points: the most that a launch may take.
+        largest_batch, largest_points, largest_rays: the most that a launch may take.
+        most_samples: of a ray that is drawn in one launch.
 
     Raises:
         BackendError: the first device or launcher does not open, or the precision is for CPUs alone.
@@ -86,11 +93,15 @@ class DeviceBackend:
         open_launcher: Callable[[Device], Launcher],
         largest_batch: int = 8,
         largest_points: int = LARGEST_POINTS,
+        largest_rays: int = LARGEST_RAYS,
+        most_samples: int = MOST_SAMPLES,
     ) -> None:
         if precision == CPU_ONLY:
             raise BackendError(f"{CPU_ONLY} runs on a CPU alone.", "Use precision='int8'.")
         self.name, self.reason = name, reason
-        self._bundle, self.largest_group, self._largest_points = bundle, largest_batch, largest_points
+        self._bundle, self.largest_group = bundle, largest_batch
+        self.most = {"points": largest_points, "rays": largest_rays, "samples": most_samples}
+        self._graphs = {name: bundle.graph(precision, name) for name in CHANGING}
         condition = bundle.graph(precision, "coarse").outputs[1]
         self._width = int(condition.shape[2])
         self._open_device, self._open_launcher = open_device, open_launcher
@@ -99,36 +110,25 @@ class DeviceBackend:
         self._lent = 0
         self._closed = False
         # What cannot start should say so when the runtime is loaded, not at the first picture.
-        self._lend(lambda part: None)
+        self.lend(lambda part: None)
 
     @property
     def fallback(self) -> str | None:
         """Why the loop that was used last runs without a captured graph where it should; None otherwise."""
-        return self._lend(lambda part: part.loop.fallback)
+        return self.lend(lambda part: part.loop.fallback)
 
     def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
-        groups = self._groups(len(images))
-        made = self._lend(lambda part: [part.loop.triplanes(images[g], noise[:, g], table) for g in groups])
+        groups = _slices(len(images), self.largest_group)
+        made = self.lend(lambda part: [part.loop.triplanes(images[g], noise[:, g], table) for g in groups])
         return np.concatenate(made)
 
     def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
-        groups = self._groups(len(images))
-        made = self._lend(lambda part: [part.loop.bands(images[g], noise[:, g], table) for g in groups])
+        groups = _slices(len(images), self.largest_group)
+        made = self.lend(lambda part: [part.loop.bands(images[g], noise[:, g], table) for g in groups])
         return np.concatenate([ll for ll, _ in made]), np.concatenate([details for _, details in made])
 
     def field(self, triplane: Array) -> Field:
-        def ask(points: Array) -> tuple[Array, Array]:
-            rgb, density = np.empty((len(points), 3), np.float32), np.empty(len(points), np.float32)
-
-            def query(part: _Part) -> None:
-                for start in range(0, len(points), self._largest_points):
-                    some = slice(start, start + self._largest_points)
-                    rgb[some], density[some] = self._query(part, triplane, points[some])
-
-            self._lend(query)
-            return rgb, density
-
-        return ask
+        return _DeviceField(self, triplane)
 
     def close(self) -> None:
         with self._changed:
@@ -144,34 +144,35 @@ class DeviceBackend:
             for part in parts:
                 closing.callback(part.close)
 
-    def _groups(self, count: int) -> list[slice]:
-        return [slice(start, start + self.largest_group) for start in range(0, count, self.largest_group)]
+    def launched(self, part: _Part, graph: str, triplane: Array, **inputs: Array) -> dict[str, Array]:
+        """What a graph whose sizes change makes of a triplane (3, C, H, W) and of its other inputs."""
+        buffers, bound, sizes = self._buffers(part), {}, {"batch": 1}
+        for spec in self._graphs[graph].inputs:
+            shape = inputs[spec.name].shape if spec.name in inputs else (*[1] * (len(spec.shape) - 4), *triplane.shape)
+            sizes |= {name: size for name, size in zip(spec.shape, shape, strict=True) if isinstance(name, str)}
+            bound[spec.name] = Buffer(buffers[spec.name].address, shape)
+            if spec.name in inputs:
+                part.device.upload(bound[spec.name], inputs[spec.name])
+            elif part.triplane is not triplane:
+                # Views of a scene come one after another: the planes stay where they are until another scene is asked.
+                part.device.upload(bound[spec.name], triplane.reshape(shape))
+                part.triplane = triplane
+        outputs = self._graphs[graph].outputs
+        for spec in outputs:
+            bound[spec.name] = Buffer(buffers[spec.name].address, _sized(spec, sizes))
+        part.launcher.bind(graph, bound)()
+        return {spec.name: part.device.download(bound[spec.name]) for spec in outputs}
 
-    def _query(self, part: _Part, triplane: Array, points: Array) -> tuple[Array, Array]:
-        count = len(points)
-        buffers = self._point_buffers(part, triplane.shape)
-        # Views of a scene come one after another: the planes stay where they are until another scene is asked.
-        if part.triplane is not triplane:
-            part.device.upload(buffers["triplane"], triplane[None])
-            part.triplane = triplane
-        bound = {
-            "triplane": buffers["triplane"],
-            "points": Buffer(buffers["points"].address, (1, count, 3)),
-            "rgb": Buffer(buffers["rgb"].address, (1, count, 3)),
-            "density": Buffer(buffers["density"].address, (1, count, 1)),
-        }
-        part.device.upload(bound["points"], points[None])
-        part.launcher.bind("renderer", bound)()
-        return part.device.download(bound["rgb"])[0], part.device.download(bound["density"])[0, :, 0]
-
-    def _point_buffers(self, part: _Part, planes: tuple[int, ...]) -> dict[str, Buffer]:
+    def _buffers(self, part: _Part) -> dict[str, Buffer]:
+        """Room for the largest inputs and outputs of both graphs that change; they have the triplane's in common."""
         if part.buffers is None:
-            most = self._largest_points
-            shapes = {"triplane": (1, *planes), "points": (1, most, 3), "rgb": (1, most, 3), "density": (1, most, 1)}
+            specs = {spec.name: spec for graph in self._graphs.values() for spec in (*graph.inputs, *graph.outputs)}
+            most = self.most | {"batch": 1}
             made: dict[str, Buffer] = {}
             try:
-                for name, shape in shapes.items():
-                    made[name] = Buffer(part.device.allocate(4 * int(np.prod(shape))), shape)
+                for name, spec in specs.items():
+                    shape = _sized(spec, most)
+                    made[name] = Buffer(part.device.allocate(4 * math.prod(shape)), shape)
             except BackendError:
                 for buffer in made.values():
                     part.device.free(buffer.address)
@@ -179,7 +180,7 @@ class DeviceBackend:
             part.buffers = made
         return part.buffers
 
-    def _lend(self, work: Callable[[_Part], _Result]) -> _Result:
+    def lend(self, work: Callable[[_Part], _Result]) -> _Result:
         """`work` with a part that no other call uses meanwhile, in the part's thread."""
         with self._borrowed() as part:
             return part.worker.submit(copy_context().run, work, part).result()
@@ -220,3 +221,47 @@ class DeviceBackend:
             raise
         loop = DeviceLoop(device, launcher, self._bundle.channels, self._bundle.resolution, self._width)
         return _Part(worker, device, loop, launcher)
+
+
+@dataclass(frozen=True)
+class _DeviceField:
+    """A triplane (3, C, H, W) on a GPU, asked at points or drawn along rays: a `DrawingField`."""
+
+    backend: DeviceBackend
+    triplane: Array
+
+    @property
+    def most_samples(self) -> int:
+        return self.backend.most["samples"]
+
+    def __call__(self, points: Array) -> tuple[Array, Array]:
+        rgb, density = np.empty((len(points), 3), np.float32), np.empty(len(points), np.float32)
+
+        def ask(part: _Part) -> None:
+            for some in _slices(len(points), self.backend.most["points"]):
+                found = self.backend.launched(part, "renderer", self.triplane, points=points[None, some])
+                rgb[some], density[some] = found["rgb"][0], found["density"][0, :, 0]
+
+        self.backend.lend(ask)
+        return rgb, density
+
+    def draw(self, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
+        table = ray_table(rays, num_samples)
+        inputs = {"origin": rays.origin, "samples": np.arange(num_samples, dtype=np.float32) + np.float32(0.5)}
+        drawn = np.empty((5, table.shape[1]), np.float32)
+
+        def draw(part: _Part) -> None:
+            for some in _slices(table.shape[1], self.backend.most["rays"]):
+                found = self.backend.launched(part, "view", self.triplane, rays=table[:, some], **inputs)
+                drawn[:, some] = found["drawn"]
+
+        self.backend.lend(draw)
+        return drawn[:3].T, drawn[3], mean_depth(drawn[4], drawn[3])
+
+
+def _slices(count: int, most: int) -> list[slice]:
+    return [slice(start, min(start + most, count)) for start in range(0, count, most)]
+
+
+def _sized(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)

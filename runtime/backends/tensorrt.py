@@ -12,7 +12,7 @@ from ..engines import EngineMiss, build_hint, built_by, engine_folder, engine_pa
 from ..errors import BackendError
 from ..flavours import Flavour, find_flavour, gpu_name
 from .device import Buffer, CudaDevice, Device
-from .gpu import LARGEST_POINTS, DeviceBackend
+from .gpu import CHANGING, LARGEST_POINTS, LARGEST_RAYS, MOST_SAMPLES, DeviceBackend
 from .loop import Launch
 
 
@@ -20,7 +20,7 @@ class TensorRTLauncher:
     """Execution contexts in one stream.
 
     The loop's graphs have a context for each batch size, which keeps its shapes: what was captured on a context must
-    not see it change. The renderer's points change from call to call; it is never captured, and has one.
+    not see it change. A graph whose sizes change from call to call is never captured, and has one.
 
     Args:
         engines: deserialised, by the names of their graphs.
@@ -71,10 +71,10 @@ class TensorRTLauncher:
             settings = engine.create_runtime_config() if hasattr(engine, "create_runtime_config") else None
             strategy = "dynamic_shapes_kernel_specialization_strategy"
             if hasattr(settings, strategy):
-                # Left alone, RTX replaces kernels by better ones in the background, after they were captured; and for
-                # the renderer it would compile some for every number of points that is ever asked.
+                # Left alone, RTX replaces kernels by better ones in the background, after they were captured; and where
+                # sizes change it would compile some for each that is ever asked.
                 kinds = type(getattr(settings, strategy))
-                setattr(settings, strategy, kinds.NONE if graph == "renderer" else kinds.EAGER)
+                setattr(settings, strategy, kinds.NONE if graph in CHANGING else kinds.EAGER)
             made = engine.create_execution_context(*(() if settings is None else (settings,)))
             if made is None:
                 raise BackendError(f"The engine of {graph!r} gives no execution context.", "Is the GPU's memory full?")
@@ -118,6 +118,8 @@ def open_tensorrt(bundle: Bundle, precision: str, reason: str) -> DeviceBackend:
         lambda device: TensorRTLauncher(engines, device, remedy),
         largest_batch=min(most("coarse", "image", 0), most("diffusion_step", "noisy", 0)),
         largest_points=min(LARGEST_POINTS, most("renderer", "points", 1)),
+        largest_rays=min(LARGEST_RAYS, most("view", "rays", 1)),
+        most_samples=min(MOST_SAMPLES, most("view", "samples", 0)),
     )
 
 

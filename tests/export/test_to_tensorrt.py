@@ -16,17 +16,16 @@ import export.to_tensorrt as exporter
 from export.engine_builder import BuildError, Built, build, profile_of
 from export.graphs import graph_definitions, to_onnx
 from export.lint import LintError, check
-from export.precision import to_float16
-from export.quantize import calibration_feeds, calibration_pictures, to_int8
-from export.to_onnx import untrained_model
-from export.to_tensorrt import BATCH, POINTS, TARGETS, build_engines
+from export.quantize import calibration_feeds, calibration_pictures
+from export.to_onnx import convert, untrained_model
+from export.to_tensorrt import BATCH, POINTS, TARGETS, VIEWS, build_engines
 from runtime.bundle import ENGINE_GRAPHS, Graph, load_bundle
 from runtime.engines import _opened, engine_path
 from runtime.errors import BackendError, OptionError
 from runtime.flavours import Flavour, find_flavour
 
 pytest.importorskip("tensorrt_rtx_bindings")
-RANGES = {"batch": BATCH, "points": POINTS}
+RANGES = {"batch": BATCH, "points": POINTS, **VIEWS}
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +50,19 @@ def test_every_graph_builds_in_every_precision_for_every_target(preset, rtx):
     feeds = calibration_feeds(exact, calibration_pictures(model.config.image_size)[:1], 1000)
     for name in ENGINE_GRAPHS:
         definition = definitions[name]
-        protos = {"FLOAT": exact[name], "HALF": to_float16(exact[name])}
-        if name in feeds:
-            protos["INT8"] = to_int8(exact[name], feeds[name], cpu_only=False)
         sizes = {}
-        for dtype, proto in protos.items():
+        for precision, dtype in {"float32": "FLOAT", "float16": "HALF", "int8": "INT8"}.items():
+            if precision == "int8" and name not in feeds:
+                continue
+            proto = convert(exact[name], name, precision, feeds)
             assert check(proto, definition.inputs, definition.outputs) == []
             graph = Graph(name, proto.SerializeToString(), definition.inputs, definition.outputs)
             made = build(graph, profile_of(graph, RANGES), rtx, TARGETS, 1 << 30, dtype, lambda _: None)
             assert len(made.plan) > 100_000
             sizes[dtype] = len(made.plan)
-            assert (("GRID_SAMPLE", "FLOAT") in made.layers) == (name in ("coarse", "renderer"))
+            # In float32 the lifts are gathers.
+            sampled = ("renderer", "view") if precision == "float32" else ("coarse", "renderer", "view")
+            assert (("GRID_SAMPLE", "FLOAT") in made.layers) == (name in sampled)
             if dtype == "HALF" and name in ("coarse", "diffusion_step"):
                 assert ("CONVOLUTION", "FLOAT") not in made.layers
                 assert made.layers["CONVOLUTION", "HALF"] > 10
@@ -160,8 +161,10 @@ def test_each_part_of_the_key_in_turn_rebuilds_and_says_why(bundle, tmp_path, mo
     reasons = once(**changed)
     affected = [name for name, said in zip(ENGINE_GRAPHS, reasons, strict=True) if said is not None]
     assert built == affected
-    assert affected == (["renderer"] if "points" in change else list(ENGINE_GRAPHS))
-    assert reasons[-1 if "points" in change else 0].startswith(reason)
+    # A view is of one triplane, whatever the batch.
+    only = {"points": ["renderer"], "batch": [name for name in ENGINE_GRAPHS if name != "view"]}
+    assert affected == only.get(next(iter(change)), list(ENGINE_GRAPHS))
+    assert reasons[ENGINE_GRAPHS.index(affected[0])].startswith(reason)
     assert once(**changed) == [None] * len(ENGINE_GRAPHS)
 
 

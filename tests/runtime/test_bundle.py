@@ -83,9 +83,9 @@ def test_a_missing_bundle_is_named(tmp_path):
 
 def test_a_future_version_is_told_apart_from_damage(copy):
     path = copy / "manifest.json"
-    for text in (path.read_text().replace('"format_version": 2', '"format_version": 3'), '{"format_version": 3}'):
+    for text in (path.read_text().replace('"format_version": 3', '"format_version": 4'), '{"format_version": 4}'):
         path.write_text(text)
-        with pytest.raises(runtime.BundleError, match="format version 3; this runtime reads version 2"):
+        with pytest.raises(runtime.BundleError, match="format version 4; this runtime reads version 3"):
             runtime.load(copy)
 
 
@@ -132,7 +132,7 @@ def test_graphs_run_in_plain_onnxruntime_as_the_manifest_names_them(tiny_bundle)
     import numpy as np
 
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
-    sizes = {"batch": 2, "points": 5}
+    sizes = {"batch": 2, "points": 5, "rays": 4, "samples": 3}
     for name in GRAPHS:
         entry = manifest["precisions"]["float32"]["graphs"][name]
         session = ort.InferenceSession(tiny_bundle / entry["file"], providers=["CPUExecutionProvider"])

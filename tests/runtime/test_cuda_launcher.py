@@ -120,7 +120,7 @@ def test_a_cuda_provider_that_captures_nothing_is_used_plainly_and_says_so(bundl
         launcher.capture([])
 
 
-def test_the_loops_graphs_are_opened_for_capture_and_the_renderer_is_not(bundle, monkeypatch):
+def test_the_loops_graphs_are_opened_for_capture_and_those_whose_sizes_change_are_not(bundle, monkeypatch):
     asked = {}
 
     def opened(graph, provider, threads, settings):
@@ -129,7 +129,7 @@ def test_the_loops_graphs_are_opened_for_capture_and_the_renderer_is_not(bundle,
 
     monkeypatch.setattr(cuda, "open_session", opened)
     OrtLauncher(bundle, "float32", StandIn())
-    assert asked == {"coarse": "1", "diffusion_step": "1", "assemble": "1", "renderer": None}
+    assert asked == {"coarse": "1", "diffusion_step": "1", "assemble": "1", "renderer": None, "view": None}
 
 
 def test_a_graph_that_falls_to_another_provider_is_named(bundle):

@@ -15,6 +15,7 @@ from runtime.backends.tensorrt import load_engines
 from runtime.bundle import ENGINE_GRAPHS, load_bundle
 from runtime.engines import EngineKey, engine_folder, engine_path, write_engine
 from runtime.errors import AbsentError
+from runtime.rays import camera_rays, composite, midpoints
 from runtime.scene import Scene
 from tests.runtime.stand_in import StandIn, inputs, made
 
@@ -59,14 +60,40 @@ def test_fields_are_asked_in_parts_and_planes_uploaded_once(bundle, tiny_runtime
     assert not device.memory
 
 
-def test_a_scene_on_a_device_is_drawn_as_on_the_cpu(bundle, tiny_runtime, pictures):
-    backend, _ = made(bundle, "cuda", largest_points=1000)
+@pytest.mark.parametrize("kind", ["cuda", "tensorrt"])
+def test_a_view_on_a_device_is_every_sample_of_every_ray(bundle, tiny_runtime, pictures, kind):
+    backend, (device,) = made(bundle, kind, largest_points=100)
+    scene = tiny_runtime.reconstruct(pictures[0])
+    camera, size, samples = runtime.Camera.orbit(30, fov=30), (12, 20), 40
+    rays = camera_rays(camera, *size)
+    distances = midpoints(rays, samples)
+    points = rays.origin + distances[..., None] * rays.directions
+    rgb, density = tiny_runtime.backend.field(scene.triplane)(points.reshape(-1, 3).astype(np.float32))
+    rgb, density = rgb.T.reshape(3, *distances.shape), density.reshape(distances.shape)
+    colour, alpha, depth = composite(rgb, density, distances, (rays.far - rays.near) / samples, rays.cosine)
+    other = Scene(backend, scene.triplane, 1 << 26, bundle.density_scale, bundle.sensitivity)
+    frame = other.render(camera, size, samples, background=(0, 0, 0))
+    np.testing.assert_allclose(frame.rgb.reshape(-1, 3), colour.T, atol=1e-4)
+    np.testing.assert_allclose(frame.alpha.reshape(-1), alpha, atol=1e-4)
+    seen = alpha > 0.1
+    np.testing.assert_allclose(frame.depth.reshape(-1)[seen], depth[seen] / alpha[seen], rtol=1e-3)
+    parts, planes = -(-int(rays.hits.sum()) // 100), 1
+    assert sum(entry[0] == "upload" for entry in device.log) == planes + 3 * parts
+    backend.close()
+    assert not device.memory
+
+
+@pytest.mark.parametrize("samples", [1, 50, 51], ids=["one sample", "in one launch", "more than a launch takes"])
+def test_a_scene_on_a_device_is_drawn_as_on_the_cpu(bundle, tiny_runtime, pictures, samples):
+    backend, _ = made(bundle, "tensorrt", largest_points=50)
     scene = tiny_runtime.reconstruct(pictures[0])
     other = Scene(backend, scene.triplane, 1 << 26, bundle.density_scale, bundle.sensitivity)
-    np.testing.assert_allclose(other.render(image_size=24).rgb, scene.render(image_size=24).rgb, atol=1e-3)
+    found, wanted = (s.render(image_size=24, num_samples=samples).rgb for s in (other, scene))
+    # The CPU leaves out what does not show.
+    np.testing.assert_allclose(found, wanted, atol=1 / 255)
     backend.close()
     with pytest.raises(runtime.ClosedError):
-        other.render(image_size=24)
+        other.render(image_size=24, num_samples=samples)
 
 
 def test_captured_graphs_of_other_batches_stay_good(bundle, tiny_runtime):
