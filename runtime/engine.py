@@ -155,9 +155,7 @@ class Runtime:
         shape = (3, bundle.channels, 2 * bundle.resolution, 2 * bundle.resolution)
         if np.shape(triplane) != shape:
             raise OptionError(f"This bundle's triplanes have shape {shape}, not {np.shape(triplane)}.", "Change it.")
-        kept = np.array(triplane, np.float32)
-        kept.setflags(write=False)
-        return Scene(self.backend, kept, self.memory_limit, bundle.density_scale, bundle.sensitivity)
+        return self._scene(np.array(triplane, np.float32))
 
     def close(self) -> None:
         """Gives the backend's memory back. Scenes made by this runtime cannot be drawn any more."""
@@ -185,7 +183,12 @@ class Runtime:
             prepared = self._prepared(images)
         for start in range(0, len(prepared), self.backend.largest_group):
             group = slice(start, start + self.backend.largest_group)
-            yield from map(self.scene, self._triplanes(np.stack(prepared[group]), seeds[group], table))
+            yield from map(self._scene, self._triplanes(np.stack(prepared[group]), seeds[group], table))
+
+    def _scene(self, triplane: Array) -> Scene:
+        """A scene of a triplane that nobody else writes to."""
+        triplane.setflags(write=False)
+        return Scene(self.backend, triplane, self.memory_limit, self.bundle.density_scale, self.bundle.sensitivity)
 
     def _prepared(self, images: list[ImageInput]) -> list[Array]:
         """Each as the model wants it: (3, S, S). Pillow works without the interpreter's lock."""
@@ -202,4 +205,7 @@ class Runtime:
         side, channels = self.bundle.resolution, self.bundle.channels
         draws = 1 + len(table) if table[:, -1].any() else 1
         drawn = [draw(seed, (3, 3 * channels, side, side), draws) for seed in seeds]
-        return list(self.backend.triplanes(images, np.stack(drawn, axis=1), table))
+        if len(drawn) == 1:  # Neither its noise nor its planes are copied: a GPU may have both already.
+            return [self.backend.triplanes(images, drawn[0][:, None], table)[0]]
+        # Each of several owns its planes: one that is kept does not keep the others.
+        return [planes.copy() for planes in self.backend.triplanes(images, np.stack(drawn, axis=1), table)]

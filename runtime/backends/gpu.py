@@ -120,7 +120,7 @@ class DeviceBackend:
     def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
         groups = _slices(len(images), self.largest_group)
         made = self.lend(lambda part: [part.loop.triplanes(images[g], noise[:, g], table) for g in groups])
-        return np.concatenate(made)
+        return made[0] if len(made) == 1 else np.concatenate(made)
 
     def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
         groups = _slices(len(images), self.largest_group)
@@ -153,6 +153,8 @@ class DeviceBackend:
             bound[spec.name] = Buffer(buffers[spec.name].address, shape)
             if spec.name in inputs:
                 part.device.upload(bound[spec.name], inputs[spec.name])
+            elif (there := part.loop.made_of(triplane)) is not None:
+                bound[spec.name] = Buffer(there.address, shape)
             elif part.triplane is not triplane:
                 # Views of a scene come one after another: the planes stay where they are until another scene is asked.
                 part.device.upload(bound[spec.name], triplane.reshape(shape))

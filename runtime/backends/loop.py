@@ -74,6 +74,8 @@ class _Arrangement:
     captured: Any = None
     plain: bool = False
     owned: list[int] = field(default_factory=list)
+    # The read-only array that its noise is, where it is one.
+    noise: Array | None = None
 
 
 class DeviceLoop:
@@ -92,6 +94,7 @@ class DeviceLoop:
         self._device, self._launcher = device, launcher
         self._channels, self._resolution, self._width = channels, resolution, width
         self._ready: OrderedDict[tuple[int, int, int], _Arrangement] = OrderedDict()
+        self._made: tuple[Array, Buffer] | None = None
         self.fallback: str | None = None
 
     def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
@@ -106,16 +109,24 @@ class DeviceLoop:
         Raises:
             BackendError: a launch failed, or values are not finite; the message names the step.
         """
+        self._made = None
         arrangement = self._arranged(len(images), len(noise), len(table))
         self._fill(arrangement, images, noise, table)
         with stage("loop"):
             result = self._run(arrangement)
+        self._made = (result, arrangement.buffers["triplane"])
         if not np.isfinite(result).all():
             raise BackendError(
                 f"{self._first_bad(arrangement, images, noise, table)} gave NaN or infinity.",
                 "Use precision='float32'; if that is what ran, the weights are broken.",
             )
         return result
+
+    def made_of(self, triplane: Array) -> Buffer | None:
+        """Where on the device a triplane is that is all of what was made last, None if it is not."""
+        if self._made is None or triplane.base is not self._made[0] or triplane.size != self._made[0].size:
+            return None
+        return self._made[1]
 
     def bands(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
         """As `triplanes`, but LL (B, 3, C, R, R) and standardised details (B, 3, 3C, R, R)."""
@@ -178,8 +189,12 @@ class DeviceLoop:
     def _fill(self, arrangement: _Arrangement, images: Array, noise: Array, table: NDArray[np.float64]) -> None:
         device, buffers = self._device, arrangement.buffers
         device.upload(buffers["image"], images)
-        for index, drawn in enumerate(noise):
-            device.upload(buffers["noise"].part(index, arrangement.draw_stride), drawn)
+        fixed = noise.base if noise.base is not None and not noise.base.flags.writeable else None
+        # One item's noise is kept by seed, and never changes.
+        if fixed is None or fixed.size != noise.size or arrangement.noise is not fixed:
+            for index, drawn in enumerate(noise):
+                device.upload(buffers["noise"].part(index, arrangement.draw_stride), drawn)
+            arrangement.noise = fixed
         for index, row in enumerate(table.astype(np.float32)):
             device.upload(buffers["rows"].part(index, arrangement.row_stride), row)
 

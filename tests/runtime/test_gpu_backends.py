@@ -96,6 +96,42 @@ def test_a_scene_on_a_device_is_drawn_as_on_the_cpu(bundle, tiny_runtime, pictur
         other.render(image_size=24, num_samples=samples)
 
 
+@pytest.mark.parametrize("kind", ["cuda", "tensorrt"])
+def test_what_is_on_the_device_already_is_not_sent_again(bundle, kind):
+    backend, (device,) = made(bundle, kind, largest_points=100)
+    images, noise, table = inputs(bundle, 1, 2)
+    noise.setflags(write=False)
+    noise = noise[:, :]
+
+    def uploads(work):
+        device.log.clear()
+        result = work()
+        return result, sum(entry[0] == "upload" for entry in device.log)
+
+    def scene_of(planes):
+        return Scene(backend, planes, 1 << 26, bundle.density_scale, bundle.sensitivity)
+
+    def view(planes):
+        return scene_of(planes).render(image_size=8, num_samples=20).rgb
+
+    first, count = uploads(lambda: backend.triplanes(images, noise, table)[0])
+    assert count == 1 + 1 + len(table), "the picture, the noise and the table's rows"
+    drawn, count = uploads(lambda: view(first))
+    assert count == 3, "the planes are where they were made"
+    copied, count = uploads(lambda: view(first.copy()))
+    assert count == 1 + 3, "planes from elsewhere are sent"
+    np.testing.assert_array_equal(drawn, copied)
+    second, count = uploads(lambda: backend.triplanes(images[:, ::-1], noise, table)[0])
+    assert count == 1 + len(table), "the same noise"
+    again, count = uploads(lambda: view(first))
+    assert count == 1 + 3, "others took their place"
+    np.testing.assert_array_equal(drawn, again)
+    assert np.abs(view(second) - drawn).max() > 1e-3
+    _, count = uploads(lambda: backend.triplanes(images, noise.copy(), table))
+    assert count == 1 + 1 + len(table), "noise that may change is sent each time"
+    backend.close()
+
+
 def test_captured_graphs_of_other_batches_stay_good(bundle, tiny_runtime):
     """A batch of 5 in groups of 2 leaves one: two shapes take turns on the same engines."""
     backend, (device,) = made(bundle, "tensorrt")
