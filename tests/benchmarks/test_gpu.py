@@ -1,5 +1,6 @@
 """The goals on a GPU, rehearsed on the CPU: every row is timed, and what is met is said of where it ran."""
 
+import io
 import json
 
 import pytest
@@ -17,9 +18,9 @@ def report(tiny_model, tiny_bundle, pictures, tmp_path_factory):
 
 
 def said(report):
-    console = Console(record=True, width=150, quiet=True)
-    gpu.show(report, console)
-    return console.export_text()
+    written = io.StringIO()
+    gpu.show(report, Console(file=written, width=150))
+    return written.getvalue()
 
 
 def test_rows_are_timed_from_the_picture_to_the_view_and_many_at_once(report):
