@@ -31,7 +31,7 @@ attempt export "$python" export/to_onnx.py --checkpoint model/checkpoints/small.
   "${precisions[@]}"
 attempt export_medium "$python" export/to_onnx.py --preset medium --out "$out/medium" "${precisions[@]}"
 attempt engines "$python" export/to_tensorrt.py --bundle "$out/bench/small" ${targets:+--targets "$targets"}
-attempt engines_medium "$python" export/to_tensorrt.py --bundle "$out/medium" --batch 1 1 16 \
+attempt engines_medium "$python" export/to_tensorrt.py --bundle "$out/medium" --batch 1 1 16 --workspace 8192 \
   ${targets:+--targets "$targets"}
 attempt tests env REQUIRE_GPU=1 "$python" -m pytest -m gpu -rs
 attempt goals "$python" benchmarks/gpu.py --bundle "$out/medium" --json "$out/goals.json" ${GOALS_OPTIONS:-}
