@@ -60,13 +60,14 @@ def summary(seconds: list[float]) -> Figures:
     return {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "n": len(ms), "samples_ms": [round(each, 4) for each in ms]}
 
 
-def ceilings() -> Figures:
-    """What this machine reaches at the least: matrix products in GFLOP/s and copies in GB/s, best of several.
+def ceilings(device: str = "cpu") -> Figures:
+    """What a device reaches at the least: matrix products in GFLOP/s and copies in GB/s, best of several.
 
-    On the GPU where there is one; on a CPU PyTorch's product of float32 or ONNX Runtime's, whichever is faster there.
+    Args:
+        device: "cuda", or "cpu", where the product of float32 is PyTorch's or ONNX Runtime's, whichever is faster.
     """
-    gpu, found = torch.cuda.is_available(), {}
-    side, device = (8192, "cuda") if gpu else (2048, "cpu")
+    gpu, found = device == "cuda", {}
+    side = 8192 if gpu else 2048
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         seconds = _best(_finished(lambda a=a, b=b: a @ b))  # type: ignore[misc]

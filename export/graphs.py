@@ -75,7 +75,7 @@ class _Renderer(nn.Module):
 
 class _View(nn.Module):
     """All of drawing in one graph. Quantities are rows, as in `runtime.rays`: `rays` has those of `ray_table`, `drawn`
-    colour, alpha and depth, premultiplied; `samples` has the middle of each interval, in intervals.
+    premultiplied colour, alpha and mean depth; `samples` has the middle of each interval, in intervals.
     """
 
     def __init__(self, model: WaveletTriplaneDiffusion) -> None:
@@ -89,7 +89,8 @@ class _View(nn.Module):
         rgb, density = self.renderer(triplane[None], points.flatten(0, 1)[None])
         weights, alpha = quadrature(density.view(distances.shape), step)
         colour = (weights[..., None] * rgb[0].unflatten(0, distances.shape)).sum(1)
-        depth = (weights * distances).sum(1, keepdim=True) * cosine
+        # Of the same weights, whose rounding then is the same above and below.
+        depth = cosine * (weights * distances).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1e-12)
         return (torch.cat([colour, alpha, depth], dim=1).T,)
 
 

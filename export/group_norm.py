@@ -2,7 +2,8 @@
 
 ONNX Runtime has no kernel of GroupNormalization for CPUs and takes it apart into a dozen operations, each of which goes
 through memory; of LayerNormalization it has one. TensorRT has both. So float32 and int8-cpu, which CPUs run, are
-written in this form, float16 and int8 in the other (docs/decisions.md).
+written in this form, float16 and int8 in the other (docs/decisions.md). `late_upsampling` has taken those of doubled
+planes before.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Doubling planes after what can be done before, where a CPU runs the graph.
+"""Doubling planes after what can be done before.
 
 A decoder's block doubles planes, joins them with finer ones, normalises, activates and convolves. Of the doubled
 channels all four copies of a texel are the same, so here they are normalised and activated while they are small, and a
@@ -163,7 +163,7 @@ def _affine(
 ) -> tuple[list[str], list[str]]:
     """GroupNormalization of joined planes as a gain and an offset (N, C, 1, 1) for the channels of each of them.
 
-    The mean of a channel and of its squares are those of its doubled copy, so no plane has to be doubled for them.
+    The mean of a channel and its variance are those of its doubled copy, so no plane has to be doubled for them.
     """
     given = attributes(norm)
     groups, epsilon = given["num_groups"], given.get("epsilon", 1e-5)
@@ -174,16 +174,26 @@ def _affine(
         made.constant("each", np.array([2])),
     )
 
-    def of_groups(means: list[str]) -> str:
-        joined = means[0] if len(means) == 1 else made.add("Concat", means, axis=1)
-        return made.add("ReduceMean", [made.add("Reshape", [joined, by_group]), each], keepdims=1)
+    def by_groups(values: list[str]) -> str:
+        joined = values[0] if len(values) == 1 else made.add("Concat", values, axis=1)
+        return made.add("Reshape", [joined, by_group])
 
-    mean = of_groups([made.add("ReduceMean", [source, axes], keepdims=1) for source in sources])
-    squares = of_groups(
-        [made.add("ReduceMean", [made.add("Mul", [source, source]), axes], keepdims=1) for source in sources]
-    )
-    # Of planes that hardly vary, rounding could leave less than nothing.
-    variance = made.add("Relu", [made.add("Sub", [squares, made.add("Mul", [mean, mean])])])
+    def of_groups(values: list[str]) -> str:
+        return made.add("ReduceMean", [by_groups(values), each], keepdims=1)
+
+    def squared(value: str) -> str:
+        return made.add("Mul", [value, value])
+
+    means = [made.add("ReduceMean", [source, axes], keepdims=1) for source in sources]
+    apart = [
+        made.add("ReduceMean", [squared(made.add("Sub", [source, of_channel])), axes], keepdims=1)
+        for source, of_channel in zip(sources, means, strict=True)
+    ]
+    # Variance within channels and between them: a mean of squares less a squared mean would lose the digits of planes
+    # far from 0, and OpenVINO has few of them.
+    mean = of_groups(means)
+    between = squared(made.add("Sub", [by_groups(means), mean]))
+    variance = made.add("Add", [of_groups(apart), made.add("ReduceMean", [between, each], keepdims=1)])
     deviation = made.add("Sqrt", [made.add("Add", [variance, made.constant("epsilon", np.array(epsilon, np.float32))])])
     gain = made.add("Div", [made.constant("scale", scale), deviation])
     offset = made.add("Sub", [made.constant("shift", shift), made.add("Mul", [mean, gain])])

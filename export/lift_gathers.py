@@ -2,8 +2,9 @@
 
 The coarse stage lifts features through a camera that never moves: GridSample with a constant grid, then a 1x1
 convolution over channels and depths. ONNX Runtime's GridSample goes channel by channel and takes 13 ns for each; here
-the four neighbours of a place are one run of memory, and their weights, which are constants, are followed by the
-convolution as one product of matrices (docs/decisions.md). TensorRT has a GridSample of its own and keeps it.
+the four neighbours of a place are one run of memory. They are weighted by constants and summed up, by themselves or by
+the product of matrices that is the convolution (docs/decisions.md). float16 and int8, which TensorRT is fast in, keep
+GridSample.
 """
 
 from __future__ import annotations

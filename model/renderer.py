@@ -80,7 +80,7 @@ class TriplaneRenderer(nn.Module):
         return self.activated(*self._heads(features))
 
     def activated(self, colour: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
-        """What the heads give, (..., 3) and (..., 1), as colour in [0, 1] and density per scene unit."""
+        """What the heads give, of any shape, as colour in [0, 1] and density per scene unit."""
         return torch.sigmoid(colour), DENSITY_SCALE * F.softplus(density)
 
     def sensitivity(self, triplane: Tensor, points: int = 20_000) -> list[float]:

@@ -67,7 +67,7 @@ class DensityGrid:
 
         Args:
             field: points (N, 3) to colour (N, 3) and density (N,) = density_scale * softplus(logit).
-            triplane: (3, C, H, W), what the field reads; H = W, even.
+            triplane: (3, C, H, W), what the field reads; H = W, a multiple of 4.
             density_scale: from the bundle.
             sensitivity: for each plane, how much the logit changes at most with the plane's features (Euclidean norm).
             tasks: where the field is asked.

@@ -24,7 +24,7 @@ Array = NDArray[np.float32]
 SAMPLES_AT_ONCE = 8
 # Each of fewer samples stands for so much of the ray that what the grid knows of haze is not enough.
 _FEW_SAMPLES = 16
-# Rows of the picture that shows how much there is to draw.
+# Rows of the picture that shows how much there is to draw, and blocks of its rays at most.
 _LOOKED_AT = 16
 # A ray ends when less than this share of the light behind it would pass.
 _OPAQUE = 1e-3
@@ -180,19 +180,15 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
         drawn[3, here] += before * depth
         passing[here] = before * (1 - alpha)
     alpha = 1 - passing
-    return drawn[:3].T, alpha, mean_depth(drawn[3], alpha)
-
-
-def mean_depth(depth: Array, alpha: Array) -> Array:
-    """Depth that was premultiplied by alpha, each (R,), of what was hit; 0 where nothing was."""
-    return np.divide(depth, alpha, out=np.zeros_like(alpha), where=alpha > 1e-6)
+    return drawn[:3].T, alpha, np.divide(drawn[3], alpha, out=np.zeros_like(alpha), where=alpha > 1e-6)
 
 
 def efforts(grid: DensityGrid, camera: Camera, height: int, width: int, num_samples: int) -> Array:
     """What the rows of a picture take to draw beside one another, (16,) above 0, by as coarse a look at it."""
     # A panorama is judged by its middle.
     rays = camera_rays(camera, _LOOKED_AT, min(max(1, _LOOKED_AT * width // height), 4 * _LOOKED_AT))
-    crossed = _crossed(grid, rays.origin, ray_table(rays, num_samples), range(0, num_samples, SAMPLES_AT_ONCE))
+    blocks = range(0, num_samples, max(SAMPLES_AT_ONCE, num_samples // _LOOKED_AT))
+    crossed = _crossed(grid, rays.origin, ray_table(rays, num_samples), blocks)
     # A ray that meets nothing takes something, too.
     effort: Array = (crossed & rays.hits).sum(axis=0).reshape(_LOOKED_AT, -1).mean(axis=1) + np.float32(0.5)
     return effort

@@ -149,7 +149,8 @@ class Scene:
             return lambda rays: field.draw(rays, num_samples), np.ones(1, np.float32)
         many = num_samples >= _FINE_SAMPLES and height * width * num_samples >= _MANY_SAMPLES
         grid = self._prepared(fine=many)
-        effort = efforts(grid, camera, height, width, num_samples)
+        alone = self._tasks.threads == 1
+        effort = np.ones(1, np.float32) if alone else efforts(grid, camera, height, width, num_samples)
         return lambda rays: march(field, grid, rays, num_samples), effort
 
     def _prepared(self, fine: bool = False) -> DensityGrid:

@@ -1,4 +1,4 @@
-"""A GPU behind the runtime: the device loop for triplanes, the renderer graph for fields."""
+"""A GPU behind the runtime: the device loop for triplanes, the graphs `renderer` and `view` for fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..bundle import CPU_ONLY, Bundle, TensorSpec
 from ..errors import BackendError, ClosedError
 from ..grid import Field
-from ..rays import Rays, mean_depth, ray_table
+from ..rays import Rays, ray_table
 from .base import Array
 from .device import Buffer, Device
 from .loop import DeviceLoop, Launcher
@@ -26,6 +26,8 @@ LARGEST_POINTS = 65_536
 # A view of 128x128 pixels is four parts of this size. So many rays of so many samples are half a million points, whose
 # hidden layers take a quarter of a gigabyte each in float32.
 LARGEST_RAYS, MOST_SAMPLES = 4096, 128
+# Of less alpha a drawn depth is rounding: in a graph 1 - exp(-x) of a small x is a multiple of 6e-8.
+_SEEN = 1e-5
 # Their sizes change from call to call: they are never captured.
 CHANGING = ("renderer", "view")
 
@@ -258,7 +260,7 @@ class _DeviceField:
                 drawn[:, some] = found["drawn"]
 
         self.backend.lend(draw)
-        return drawn[:3].T, drawn[3], mean_depth(drawn[4], drawn[3])
+        return drawn[:3].T, drawn[3], np.where(drawn[3] > _SEEN, drawn[4], np.float32(0))
 
 
 def _slices(count: int, most: int) -> list[slice]:

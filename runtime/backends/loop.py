@@ -104,7 +104,7 @@ class DeviceLoop:
             images: (B, 3, 4R, 4R); noise: (draws, B, 3, 3C, R, R); table: (N, 7).
 
         Returns:
-            (B, 3, C, 2R, 2R) float32.
+            (B, 3, C, 2R, 2R) float32, read-only.
 
         Raises:
             BackendError: a launch failed, or values are not finite; the message names the step.
@@ -114,6 +114,8 @@ class DeviceLoop:
         self._fill(arrangement, images, noise, table)
         with stage("loop"):
             result = self._run(arrangement)
+        # What `made_of` says of it has to stay true.
+        result.setflags(write=False)
         self._made = (result, arrangement.buffers["triplane"])
         if not np.isfinite(result).all():
             raise BackendError(

@@ -8,7 +8,7 @@ from scipy.ndimage import map_coordinates, maximum_filter
 
 from runtime import Camera
 from runtime.grid import EMPTY, SOLID, DensityGrid, _closer, _in_parts, to_logit
-from runtime.rays import camera_rays, midpoints
+from runtime.rays import camera_rays, efforts, midpoints
 from runtime.tasks import Tasks
 
 SCALE, SIDE = 20.0, 128
@@ -115,3 +115,20 @@ def test_samples_find_the_part_and_the_cell_that_they_are_in(grid, camera):
     found = grid.colors_at(parts[clear])
     looked_at = grid.logit[cells[clear]] > to_logit(0.3, SCALE)
     np.testing.assert_allclose(found[looked_at], middles[looked_at] / 2, atol=1e-5)
+
+
+def test_the_effort_of_rows_is_where_there_is_something_to_draw():
+    """A low slab, seen from the side at its own height and from above it, in pictures of any shape."""
+
+    def slab(points):
+        inside = (np.abs(points[:, 1] + 0.6) < 0.15) & (np.abs(points[:, [0, 2]]).max(axis=1) < 0.7)
+        return np.full_like(points, 0.5), np.where(inside, 50, 0).astype(np.float32)
+
+    grid = DensityGrid.of(slab, PLANES, SCALE, (0, 0, 0), Tasks(1 << 14))
+    for height, width, samples in ((128, 128, 64), (100, 30, 17), (20, 300, 300), (7, 1, 1), (1, 500, 4096)):
+        found = efforts(grid, Camera.orbit(20, 0), height, width, samples)
+        assert found.shape == (16,)
+        assert (found > 0).all()
+        # Few samples a ray are few blocks, which all meet something.
+        if samples >= 64:
+            assert found[:8].max() < found[10:13].min()

@@ -73,6 +73,24 @@ def test_a_norm_by_channels_is_group_normalisation(offset):
     np.testing.assert_allclose(compiled({"x": x})[0], wanted, atol=2e-4)
 
 
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+def test_planes_that_are_doubled_late_keep_their_digits_in_bfloat16(offset):
+    """Also where the mean is far larger than what varies: int8 computes its norms in what OpenVINO finds fastest."""
+    import openvino
+
+    from export.late_upsampling import with_late_upsampling
+    from tests.export.test_late_upsampling import block
+
+    proto, shapes, _ = block(16, 16, 16, 12, 12)
+    rng = np.random.default_rng(0)
+    x = {name: (rng.normal(size=(1, *shape)) + offset).astype(np.float32) for name, shape in shapes.items()}
+    (wanted, _) = ort.InferenceSession(proto.SerializeToString()).run(None, x)
+    network = openvino.Core().read_model(with_late_upsampling(proto, joined=False).SerializeToString())
+    compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    error = np.sqrt(np.mean((compiled(x)[0] - wanted) ** 2)) / wanted.std()
+    assert error < 0.06
+
+
 def test_without_openvino_the_extra_is_named(tiny_bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(runtime.BackendError, match="OpenVINO cannot be imported") as caught:
