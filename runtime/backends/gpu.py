@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -37,7 +37,7 @@ _Result = TypeVar("_Result")
 
 @dataclass
 class _Part:
-    """What one call at a time has on the device; `buffers` are made when the first field is asked.
+    """What one call at a time has on the device; `buffers` are made when the first field is asked, `sent` is in them.
 
     All of it happens in a thread of its own: ONNX Runtime keeps captured graphs by thread, and a caller's current
     device stays what it was.
@@ -47,8 +47,8 @@ class _Part:
     device: Device
     loop: DeviceLoop
     launcher: Launcher
-    triplane: Array | None = None
     buffers: dict[str, Buffer] | None = None
+    sent: dict[str, Array] = field(default_factory=dict)
 
     def close(self) -> None:
         try:
@@ -146,21 +146,21 @@ class DeviceBackend:
             for part in parts:
                 closing.callback(part.close)
 
-    def launched(self, part: _Part, graph: str, triplane: Array, **inputs: Array) -> dict[str, Array]:
-        """What a graph whose sizes change makes of a triplane (3, C, H, W) and of its other inputs."""
+    def launched(self, part: _Part, graph: str, **inputs: Array) -> dict[str, Array]:
+        """What a graph whose sizes change makes of its inputs, which may lack leading axes of 1."""
         buffers, bound, sizes = self._buffers(part), {}, {"batch": 1}
         for spec in self._graphs[graph].inputs:
-            shape = inputs[spec.name].shape if spec.name in inputs else (*[1] * (len(spec.shape) - 4), *triplane.shape)
+            given = inputs[spec.name]
+            shape = (1,) * (len(spec.shape) - given.ndim) + given.shape
             sizes |= {name: size for name, size in zip(spec.shape, shape, strict=True) if isinstance(name, str)}
             bound[spec.name] = Buffer(buffers[spec.name].address, shape)
-            if spec.name in inputs:
-                part.device.upload(bound[spec.name], inputs[spec.name])
-            elif (there := part.loop.made_of(triplane)) is not None:
-                bound[spec.name] = Buffer(there.address, shape)
-            elif part.triplane is not triplane:
-                # Views of a scene come one after another: the planes stay where they are until another scene is asked.
-                part.device.upload(bound[spec.name], triplane.reshape(shape))
-                part.triplane = triplane
+            made = part.loop.made_of(given) if spec.name == "triplane" else None
+            if made is not None:
+                bound[spec.name] = Buffer(made.address, shape)
+            elif part.sent.get(spec.name) is not given:
+                # Parts of a view, and views of a scene, come one after another: what they share stays where it is.
+                part.device.upload(bound[spec.name], given.reshape(shape))
+                part.sent[spec.name] = given
         outputs = self._graphs[graph].outputs
         for spec in outputs:
             bound[spec.name] = Buffer(buffers[spec.name].address, _sized(spec, sizes))
@@ -243,7 +243,7 @@ class _DeviceField:
 
         def ask(part: _Part) -> None:
             for some in _slices(len(points), self.backend.most["points"]):
-                found = self.backend.launched(part, "renderer", self.triplane, points=points[None, some])
+                found = self.backend.launched(part, "renderer", triplane=self.triplane, points=points[None, some])
                 rgb[some], density[some] = found["rgb"][0], found["density"][0, :, 0]
 
         self.backend.lend(ask)
@@ -251,12 +251,13 @@ class _DeviceField:
 
     def draw(self, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
         table = ray_table(rays, num_samples)
-        inputs = {"origin": rays.origin, "samples": np.arange(num_samples, dtype=np.float32) + np.float32(0.5)}
+        samples = np.arange(num_samples, dtype=np.float32) + np.float32(0.5)
+        inputs = {"triplane": self.triplane, "origin": rays.origin, "samples": samples}
         drawn = np.empty((5, table.shape[1]), np.float32)
 
         def draw(part: _Part) -> None:
             for some in _slices(table.shape[1], self.backend.most["rays"]):
-                found = self.backend.launched(part, "view", self.triplane, rays=table[:, some], **inputs)
+                found = self.backend.launched(part, "view", rays=table[:, some], **inputs)
                 drawn[:, some] = found["drawn"]
 
         self.backend.lend(draw)

@@ -14,7 +14,9 @@ from benchmarks import gpu
 def report(tiny_model, tiny_bundle, pictures, tmp_path_factory):
     path = tmp_path_factory.mktemp("gpu") / "picture.png"
     Image.fromarray(pictures[0]).save(path)
-    return gpu.measure(tiny_model, tiny_bundle, path, rounds=2, compiled=False, pictures=3)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gpu, "SIZE", 16)
+        return gpu.measure(tiny_model, tiny_bundle, path, rounds=2, compiled=False, pictures=3)
 
 
 def said(report):
