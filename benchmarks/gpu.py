@@ -27,11 +27,10 @@ import typer
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
 
 import runtime
 from benchmarks.peers import Ours, PyTorch
-from benchmarks.sampling import by_turns, ceilings, machine, summary
+from benchmarks.sampling import by_turns, ceilings, gflop_of, machine, summary
 from export.graphs import graph_definitions
 from export.to_onnx import untrained_model
 from model import WaveletTriplaneDiffusion
@@ -85,7 +84,8 @@ def measure(
     finally:
         for rt in ours.values():
             rt.close()
-    gflop = pictures * _operations(model)
+    coarse, step, *_ = graph_definitions(model)
+    gflop = pictures * (gflop_of(coarse) + STEPS * gflop_of(step))
     return {
         "machine": machine(),
         "device": device,
@@ -123,17 +123,6 @@ def _many(rt: runtime.Runtime, decoded: Any, pictures: int) -> Any:
     return lambda: rt.backend.triplanes(images, noise, table)
 
 
-def _operations(model: WaveletTriplaneDiffusion) -> float:
-    """GFLOP of one picture's coarse stage and steps, as PyTorch counts them."""
-    coarse, step, *_ = graph_definitions(model)
-    total = 0.0
-    for definition, times in ((coarse, 1), (step, STEPS)):
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            definition.module.cpu()(*definition.example({"batch": 1}))
-        total += times * counter.get_total_flops() / 1e9
-    return total
-
-
 def show(report: dict[str, Any], console: Console) -> None:
     """Prints the tables, and what of the goals is met."""
     title = "a decoded picture to the drawn one"
@@ -148,7 +137,8 @@ def show(report: dict[str, Any], console: Console) -> None:
         table.add_row(row["row"], f"{row['p50_ms']:.1f}", f"{row['gflops'] / 1e3:.2f}", f"{row['gflops'] / best:.0%}")
     console.print(table)
     ours = min((row["p50_ms"] for row in rows if row["row"].startswith("ours")), default=float("inf"))
-    peer = min(row["p50_ms"] for row in rows if not row["row"].startswith("ours"))
+    # Without a peer nothing is ahead of one.
+    peer = min((row["p50_ms"] for row in rows if not row["row"].startswith("ours")), default=0.0)
     share = max((row["gflops"] / best for row in report["throughput"]), default=0.0)
     for said, met in (
         (f"latency {ours:.2f} ms, goal {GOAL_MS:g} ms", ours <= GOAL_MS),

@@ -34,13 +34,12 @@ if __package__ in (None, ""):  # run as a script: the packages lie beside this f
 import torch
 import typer
 from rich.console import Console
-from torch.utils.flop_counter import FlopCounterMode
 
 import runtime
 from benchmarks.peers import Graphs, Ours, PyTorch, onnxruntime_engine, openvino_engine
 from benchmarks.processes import first_picture_ours, first_picture_pytorch, measured
 from benchmarks.report import CASES, COMPILED, EAGER, GOALS, OURS, plot, ratios, regressions, show
-from benchmarks.sampling import by_turns, ceilings, machine, summary
+from benchmarks.sampling import by_turns, ceilings, gflop_of, machine, summary
 from export.graphs import graph_definitions
 from export.parity import psnr
 from export.to_onnx import export_bundle
@@ -167,9 +166,7 @@ class Bench:
         found = {}
         for preset, index, name in (("medium", 1, "step"), ("small", 0, "coarse")):
             definition = graph_definitions(WaveletTriplaneDiffusion.from_config(PRESETS[preset]).eval())[index]
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
-                definition.module(*definition.example({"batch": 1}))
-            found[name] = counter.get_total_flops() / 1e9
+            found[name] = gflop_of(definition)
         return found
 
 

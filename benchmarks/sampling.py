@@ -16,6 +16,9 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from onnx import helper
+from torch.utils.flop_counter import FlopCounterMode
+
+from export.graphs import GraphDefinition
 
 Figures = dict[str, Any]
 _PAUSE = 0.1
@@ -98,6 +101,13 @@ def _onnx_product(a: NDArray[np.float32], b: NDArray[np.float32]) -> Callable[[]
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"a": a, "b": b})
+
+
+def gflop_of(definition: GraphDefinition) -> float:
+    """Multiplications and additions of one run on the CPU for a batch of 1, in GFLOP, as PyTorch counts them."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        definition.module(*definition.example({"batch": 1}))
+    return float(counter.get_total_flops()) / 1e9
 
 
 def machine() -> Figures:
