@@ -61,5 +61,5 @@ $(VENV)/.light: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.full: $(VENV)/.light
 	@echo "Adding PyTorch and the development tools to $(VENV) ..."
-	$(PIP) --editable '.[cpu,openvino,mesh,export,tensorrt-rtx,bench,dev]'
+	$(PIP) --editable '.[cpu,openvino,mesh,export,train,tensorrt-rtx,bench,dev]'
 	@touch $@

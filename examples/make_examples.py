@@ -5,11 +5,10 @@ Run it from the root of the checkout: `python examples/make_examples.py`.
 
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from model.training.objects import make_objects
-from model.training.views import render_views
+from model.training.data.drawing import render_views, to_bytes
+from model.training.procedural.objects import make_objects
 from runtime import Camera
 
 SEEDS = {"chair": 5, "table": 10, "lamp": 3, "mug": 4, "house": 1, "car": 1, "composition": 7}
@@ -20,8 +19,7 @@ def main() -> None:
     """Writes one RGBA picture for each family."""
     for family, seed in SEEDS.items():
         view = render_views(make_objects([seed], family), [Camera.orbit()], SIZE)[0, 0]
-        pixels = np.round(view.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-        Image.fromarray(pixels).save(Path(__file__).with_name(f"{family}.png"), optimize=True)
+        Image.fromarray(to_bytes(view)).save(Path(__file__).with_name(f"{family}.png"), optimize=True)
 
 
 if __name__ == "__main__":

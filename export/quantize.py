@@ -27,12 +27,11 @@ Feeds = dict[str, Array]
 
 def calibration_pictures(size: int) -> Array:
     """Procedural objects as the canonical camera sees them, (N, 3, size, size) in [-1, 1]."""
-    from model.training.objects import make_objects
-    from model.training.views import over_white, render_views
+    from model.training.data.drawing import over_white, render_views
+    from model.training.procedural.objects import make_objects
 
     views = render_views(make_objects(list(range(_FIRST_SEED, _FIRST_SEED + _PICTURES))), [Camera.orbit()], size, 1)
-    pictures: Array = (over_white(views[:, 0]) * 2 - 1).numpy()
-    return pictures
+    return np.ascontiguousarray((over_white(views[:, 0]) * 2 - 1).transpose(0, 3, 1, 2))
 
 
 def calibration_feeds(protos: Mapping[str, onnx.ModelProto], images: Array, timesteps: int) -> dict[str, list[Feeds]]:

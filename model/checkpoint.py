@@ -21,10 +21,12 @@ class CheckpointError(ValueError):
     """The file is missing, damaged, or no checkpoint of this project."""
 
 
-def save_checkpoint(model: WaveletTriplaneDiffusion, path: Path) -> None:
-    """Writes the model and its notes, atomically."""
+def save_checkpoint(model: WaveletTriplaneDiffusion, path: Path, half: bool = False) -> None:
+    """Writes the model and its notes, atomically; with `half` the weights as float16, the statistics as float32."""
     header = {"format": _FORMAT, "config": json.dumps(asdict(model.config)), "notes": json.dumps(model.notes)}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if half:
+        weights |= {name: parameter.detach().cpu().half().contiguous() for name, parameter in model.named_parameters()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

@@ -75,18 +75,19 @@ class WaveletTriplaneDiffusion(nn.Module):
         """Builds an untrained model of the given sizes."""
         return cls(**asdict(config))
 
-    def save(self, path: str | Path, trained: bool | None = None) -> None:
+    def save(self, path: str | Path, trained: bool | None = None, half: bool = False) -> None:
         """Writes weights, configuration and notes as one safetensors file, atomically.
 
         Args:
             path: of the file.
             trained: sets that note; pass True after training, so that what is exported from it is not called untrained.
+            half: writes the weights as float16.
         """
         from .checkpoint import save_checkpoint
 
         if trained is not None:
             self.notes["trained"] = trained
-        save_checkpoint(self, Path(path))
+        save_checkpoint(self, Path(path), half)
 
     @classmethod
     def load(cls, path: str | Path) -> WaveletTriplaneDiffusion:
@@ -108,10 +109,17 @@ class WaveletTriplaneDiffusion(nn.Module):
         """
         return self.predict_ll_from(self.coarse_gen.features(images))
 
-    def predict_ll_from(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """`predict_ll` from the coarse generator's features (B * 3, width, R, R)."""
+    def predict_ll_from(self, features: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`predict_ll` from the coarse generator's features.
+
+        Args:
+            features: (B * 3, width, R, R).
+            noise: (B, 3, C, R, R), added to the standardised LL band that the condition encodes, in training; None for
+                none.
+        """
         standard = self.coarse_gen.read_out(features)
-        encoded = self.detail_diffusion.encode_condition(rearrange(standard, "b p c h w -> (b p) c h w"))
+        told = standard if noise is None else standard + noise
+        encoded = self.detail_diffusion.encode_condition(rearrange(told, "b p c h w -> (b p) c h w"))
         condition = rearrange(encoded + self.context(features), "(b p) c h w -> b p c h w", p=3) + self.plane_embedding
         return self.coarse_gen.in_units(standard), condition
 

@@ -1,7 +1,14 @@
-"""Data sets on disk: `python -m model.training.dataset make --out DIR`, and `sheet DIR --out FILE` to look at one."""
+"""Data sets on disk: `python -m model.training.dataset COMMAND`.
+
+make         procedural objects as posed views
+from-meshes  a folder of mesh files as posed views with depth, and as the training's teacher sees them
+sheet        some views of a data set in one picture
+"""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +19,9 @@ from rich.progress import track
 
 from runtime.cameras import Camera
 
-from .objects import FAMILIES, make_objects
-from .posed import DataError, PosedViews, object_folders, read_views, write_transforms
-from .views import render_views
+from .data.drawing import render_views, to_bytes
+from .data.posed import DataError, PosedViews, object_folders, read_views, write_transforms
+from .procedural.objects import ALL_FAMILIES, make_objects
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -24,8 +31,7 @@ def procedural_views(seed: int, views: int, size: int, family: str | None = None
     heights = np.random.default_rng(seed).uniform(-10, 60, views)
     others = [Camera.orbit(360 * index / views, heights[index]) for index in range(1, views)]
     cameras = [Camera.orbit(), *others]
-    drawn = render_views(make_objects([seed], family), cameras, size)[0]
-    return PosedViews((drawn.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8), tuple(cameras))
+    return PosedViews(to_bytes(render_views(make_objects([seed], family), cameras, size)[0]), tuple(cameras))
 
 
 @app.command()
@@ -35,14 +41,56 @@ def make(
     seed: Annotated[int, typer.Option(help="Seed of the first object.", min=0)] = 0,
     views: Annotated[int, typer.Option(help="Views of each, the canonical one first.", min=1)] = 12,
     size: Annotated[int, typer.Option(help="Side of the pictures in pixels.", min=16)] = 256,
-    family: Annotated[str | None, typer.Option(help=", ".join(FAMILIES))] = None,
+    family: Annotated[str | None, typer.Option(help=", ".join(ALL_FAMILIES))] = None,
 ) -> None:
     """Draws procedural objects as posed RGBA views in the NeRF-synthetic layout."""
-    if family is not None and family not in FAMILIES:
-        raise typer.BadParameter(f"there are {', '.join(FAMILIES)}", param_hint="--family")
+    if family is not None and family not in ALL_FAMILIES:
+        raise typer.BadParameter(f"there are {', '.join(ALL_FAMILIES)}", param_hint="--family")
     for index in track(range(seed, seed + objects), "drawing objects", transient=True):
         write_transforms(out / f"{index:08d}", procedural_views(index, views, size, family))
     typer.echo(f"Wrote {objects} objects with {views} views each to {out}.")
+
+
+@app.command()
+def from_meshes(
+    source: Annotated[Path, typer.Argument(help="Folder of GLB, glTF, OBJ, PLY and STL files, at any depth.")],
+    out: Annotated[Path, typer.Option(help="Folder of the data set; objects that are there already are kept.")],
+    variants: Annotated[int, typer.Option(help="Random turns of each mesh, all but the first hued.", min=1)] = 4,
+    views: Annotated[int, typer.Option(help="Pictures of each, the input view first.", min=2)] = 6,
+    around: Annotated[bool, typer.Option(help="The benchmark's eight cameras around instead of random ones.")] = False,
+    size: Annotated[int, typer.Option(help="Side of the pictures in pixels.", min=16)] = 256,
+    planes: Annotated[int, typer.Option(help="Side of the triplane's planes in texels.", min=16)] = 128,
+    up: Annotated[str, typer.Option(help="The axis that points up in the files: y or z.")] = "y",
+    validation: Annotated[float, typer.Option(help="Share of the files kept apart, by name.", min=0, max=0.9)] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of turns, hues and cameras.", min=0)] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes; as many as cores by default.", min=1)] = None,
+) -> None:
+    """Draws mesh files as posed RGBA views with depth, framed, turned and lit as procedural objects are."""
+    # Ray casting is wanted here alone.
+    from .data.from_meshes import DrawingPlan, contact_sheet, draw_meshes, mesh_files, write_report
+
+    if up not in ("y", "z"):
+        raise typer.BadParameter("y or z", param_hint="--up")
+    plan = DrawingPlan(variants, 9 if around else views, around, size, planes, up, seed)
+    started, outcomes = time.perf_counter(), []
+    try:
+        count = len(mesh_files(source))
+        for outcome in track(draw_meshes(source, out, plan, validation, workers), "drawing meshes", total=count):
+            outcomes.append(outcome)
+    except (DataError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    made = [folder for outcome in outcomes for folder in outcome.folders]
+    seconds = time.perf_counter() - started
+    typer.echo(f"{len(made)} objects of {count} files in {out}, {len(made) / seconds:.1f} a second.")
+    if not made:
+        typer.echo("error: nothing could be drawn.", err=True)
+        raise typer.Exit(1)
+    for reason, number in Counter(o.reason.partition(":")[0] for o in outcomes if o.reason).most_common():
+        typer.echo(f"left out, {reason}: {number}")
+    shown = [made[index] for index in np.linspace(0, len(made) - 1, min(60, len(made))).astype(int)]
+    contact_sheet(shown).save(out / "sheet.png")
+    typer.echo(f"Why each was left out: {write_report(outcomes, out)}. A look at {len(shown)}: {out / 'sheet.png'}.")
 
 
 @app.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 import resource
 import time
@@ -23,14 +22,21 @@ from .optimizer import MuonAdamW
 Losses = dict[str, Tensor]
 
 
+# Share of a stage's steps over which the learning rate falls.
+_FALL = 0.2
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on: the message names the stage and the step."""
 
 
 def learning_rate(step: int, stage: StageConfig, warmup: int) -> float:
-    """Linear warm-up over `warmup` steps, then half a cosine down to 0 at the end of the stage."""
+    """Linear warm-up over `warmup` steps, then constant, then linear to 0 over the stage's last fifth.
+
+    Such a stage can be lengthened: until the fall begins, no rate depends on where the end is (Hägele et al. 2024).
+    """
     rise = min(1.0, (step + 1) / max(1, min(warmup, stage.steps // 4)))
-    return stage.lr * rise * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+    return stage.lr * rise * min(1.0, (stage.steps - step) / max(1.0, _FALL * stage.steps))
 
 
 class StageLoop:
@@ -46,7 +52,8 @@ class StageLoop:
         parameters: what is optimised, in a fixed order.
         losses: computes a step's losses; "loss" is minimised, the rest is logged.
         matrices: those of the parameters that Muon takes.
-        sample: called every `sample_every` steps and at the end with the averaged weights in place.
+        sample: called every `sample_every` steps with the averaged weights in place.
+        figures: called every `figures_every` minutes with the number of steps done, averaged weights in place.
     """
 
     def __init__(
@@ -59,8 +66,10 @@ class StageLoop:
         losses: Callable[[int], Losses],
         matrices: Collection[nn.Parameter] = (),
         sample: Callable[[int], None] | None = None,
+        figures: Callable[[int], None] | None = None,
     ) -> None:
-        self.name, self.config, self.stage, self.losses, self.sample = name, config, stage, losses, sample
+        self.name, self.config, self.stage, self.losses = name, config, stage, losses
+        self.sample, self.figures = sample, figures
         self.parameters = list(parameters)
         self.state_path, self.log_path = folder / f"{name}.state", folder / f"{name}.csv"
         self.optimizer = MuonAdamW(self.parameters, matrices, stage.lr, config.weight_decay)
@@ -71,6 +80,7 @@ class StageLoop:
         """Runs to the end, leaves the averaged weights in the parameters, and returns objects per second and memory."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         started, recent = time.perf_counter(), {}
+        due = started + 60 * self.config.figures_every
         with Progress(*columns, transient=True) as progress:
             task = progress.add_task(self.name, total=self.stage.steps, completed=self.first_step)
             for step in range(self.first_step, self.stage.steps):
@@ -81,7 +91,10 @@ class StageLoop:
                     self._save(done)
                     self._log(done, recent)
                 if self.sample is not None and done % self.config.sample_every == 0:
-                    self._with_averages(lambda done=done: self.sample(done))  # type: ignore[misc]
+                    self._with_averages(self.sample, done)
+                if self.figures is not None and self.config.figures_every and time.perf_counter() >= due:
+                    self._with_averages(self.figures, done)
+                    due = time.perf_counter() + 60 * self.config.figures_every
         with torch.no_grad():
             for parameter, average in zip(self.parameters, self.averages, strict=True):
                 parameter.copy_(average)
@@ -109,12 +122,12 @@ class StageLoop:
             torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
         return {name: float(value.detach()) for name, value in losses.items()}
 
-    def _with_averages(self, call: Callable[[], None]) -> None:
+    def _with_averages(self, call: Callable[[int], None], done: int) -> None:
         kept = [p.detach().clone() for p in self.parameters]
         with torch.no_grad():
             for parameter, average in zip(self.parameters, self.averages, strict=True):
                 parameter.copy_(average)
-            call()
+            call(done)
             for parameter, value in zip(self.parameters, kept, strict=True):
                 parameter.copy_(value)
 

@@ -1,22 +1,19 @@
-"""The four stages: shared decoder by fitting, coarse generator, detail diffusion, joint fine-tuning.
+"""The four stages: teacher, coarse generator, detail diffusion, joint fine-tuning.
 
-fit     planes of a few objects and the decoder they share, from exact points; gives the bands' statistics
-coarse  the coarse generator and the decoder, from exact points and rays, with the details that LL itself implies
-detail  target details by fitting planes from where the predicted LL band starts them, then the diffusion on those
-joint   everything: points and rays through one sampling step, and the diffusion's own loss
+teacher  a network that sees the object itself, and the decoder that all share; gives the bands' statistics
+coarse   the coarse generator against the teacher's LL bands, with points and rays through the teacher's decoder
+detail   the diffusion against the teacher's details, on the predicted LL bands
+joint    everything: points and rays through one sampling step, and both of the teacher's targets
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -25,18 +22,22 @@ from runtime.schedule import cosine_schedule
 
 from ..pipeline import WaveletTriplaneDiffusion
 from .config import StageConfig, TrainConfig
-from .data import Pool
-from .fitting import fit_triplanes
+from .data.pools import MixedPool
 from .loop import Losses
-from .supervision import Truth, supervised, variation
+from .supervision import Truth, supervised
+from .teacher import Teacher
 
-_FIT_GROUP = 16
-_SMOOTHNESS, _SIZE = 0.05, 1e-3
-_DIFFUSION_WEIGHT = 0.2
+STAGES = ("teacher", "coarse", "detail", "joint")
+# Keeps bands small where nothing is to be said.
+_BAND_SIZE = 1e-3
+_DIFFUSION_WEIGHT, _DENSE_WEIGHT = 0.2, 0.2
+# Noise on the LL band that the diffusion is conditioned on, at most, in its standard deviations: it is known less well
+# on objects that training never saw.
+_CONDITION_NOISE = 0.2
+# Objects whose bands make the statistics.
+_COUNTED, _COUNTED_TOGETHER = 256, 8
 # Objects, and points of each, that have to leave a unit of the decoder silent for it to be given up.
 _HEARD, _HEARD_TOGETHER, _HEARD_POINTS = 256, 8, 1 << 14
-# Gentle and smooth enough that two fits of one object, from other points, agree on its details (docs/decisions.md).
-_TARGET_LEARNING_RATE, _TARGET_SMOOTHNESS = 5e-3, 300.0
 
 
 class Draws:
@@ -46,24 +47,24 @@ class Draws:
         self.rng = np.random.default_rng([config.seed, zlib.crc32(stage.encode()), step])
         self.torch = torch.Generator(device).manual_seed(int(self.rng.integers(2**62)))
 
-    def choose(self, count: int, batch: int) -> np.ndarray:
-        """`batch` indices below `count`."""
-        return self.rng.integers(0, count, batch)
-
 
 class Stages:
-    """What each stage optimises and how it computes its losses, over one model and one pool of objects."""
+    """What each stage optimises and how it computes its losses, over one model, its teacher and one pool of objects.
 
-    def __init__(self, config: TrainConfig, model: WaveletTriplaneDiffusion, pool: Pool, folder: Path) -> None:
-        self.config, self.model, self.pool, self.folder = config, model, pool, folder
-        self.device = pool.device
-        side, channels = 2 * model.config.resolution, model.config.triplane_channels
-        generator = torch.Generator(self.device).manual_seed(config.seed)
-        count = min(config.fit_objects, len(pool))
-        shape = (count, 3, channels, side, side)
-        self.fitted = nn.Parameter(0.05 * torch.randn(shape, generator=generator, device=self.device))
+    Args:
+        config: of the run.
+        model: on the device that trains.
+        teacher: on the same device; None where the run has none.
+        pool: of training objects.
+    """
+
+    def __init__(
+        self, config: TrainConfig, model: WaveletTriplaneDiffusion, teacher: Teacher | None, pool: MixedPool
+    ) -> None:
+        self.config, self.model, self.pool = config, model, pool
+        self.device = model.plane_embedding.device
+        self._teacher = teacher
         self.alpha, self.sigma = model.detail_diffusion.alpha, model.detail_diffusion.sigma
-        self._details: Tensor | None = None
 
     def autocast(self) -> torch.autocast:
         """Matrix products in the configured precision."""
@@ -75,115 +76,152 @@ class Stages:
         model = self.model
         coarse, renderer = list(model.coarse_gen.parameters()), list(model.renderer.parameters())
         detail = [*model.detail_diffusion.parameters(), *model.context.parameters(), model.plane_embedding]
-        return {
-            "fit": [self.fitted, *renderer],
-            "coarse": [*coarse, *renderer],
-            "detail": detail,
-            "joint": [*coarse, *renderer, *detail],
-        }[stage]
+        if stage == "teacher":
+            return list(self.teacher_network.parameters())
+        if stage == "coarse":
+            # The teacher's planes are for its decoder. Without a teacher the decoder learns along.
+            return coarse if self._teacher is not None else [*coarse, *renderer]
+        return detail if stage == "detail" else [*coarse, *renderer, *detail]
 
-    def fit(self, step: int) -> Losses:
-        """Fits the planes of some objects, and the decoder that all share."""
-        draws = Draws(self.config, "fit", step, self.device)
-        count = self.fitted.shape[0]
-        chosen = draws.rng.permutation(count)[: min(self.config.fit.batch, count)]
-        _, truth = self.pool.batch(chosen)
-        planes = self.fitted[torch.from_numpy(chosen).to(self.device)]
-        losses = self._supervised(planes, truth, self.config.fit, draws)
-        regular = _SMOOTHNESS * variation(planes) + _SIZE * planes.square().mean()
-        return losses | {"loss": losses["loss"] + regular}
+    @property
+    def teacher_network(self) -> Teacher:
+        """The teacher. Raises `RuntimeError` where the run has none."""
+        if self._teacher is None:
+            raise RuntimeError("This run has no teacher.")
+        return self._teacher
 
-    def set_statistics_from_fit(self) -> None:
-        """Takes the LL band's mean and deviation per plane and channel from the fitted planes."""
-        with torch.no_grad():
-            ll = self.model.wavelet.dwt2d(self.fitted.flatten(0, 1))[0].unflatten(0, (-1, 3))
-            self.model.coarse_gen.mean.copy_(ll.mean((0, 3, 4)))
-            self.model.coarse_gen.std.copy_(ll.std((0, 3, 4)).clamp(min=1e-3))
+    def teacher(self, step: int) -> Losses:
+        """Trains the teacher and its decoder on points and rays."""
+        stage = self.config.teacher
+        draws, chosen = self._begin("teacher", step, stage)
+        with self.autocast():
+            ll, details = self.teacher_network(self._views(chosen))
+        ll, details = ll.float(), details.float()
+        planes = self.model.reconstruct_planes(ll, details)
+        renderer = self.teacher_network.renderer
+        losses = supervised(renderer, planes, self.pool.truth(chosen), stage, draws.rng, draws.torch)
+        size = ll.square().mean() + details.square().mean()
+        return losses | {"loss": losses["loss"] + _BAND_SIZE * size, "size": size}
+
+    def learn_from_teacher(self) -> None:
+        """Takes the teacher's decoder, and its bands' means and deviations per plane and channel."""
+        self.model.renderer.load_state_dict(self.teacher_network.renderer.state_dict())
+        rng = np.random.default_rng(self.config.seed)
+        sums = [torch.zeros(2, 3, bands, device=self.device) for bands in self._channels]
+        for _ in range(_COUNTED // _COUNTED_TOGETHER):
+            for total, bands in zip(sums, self.targets(self.pool.choose(rng, _COUNTED_TOGETHER)), strict=True):
+                total += torch.stack([bands.mean((0, 3, 4)), bands.square().mean((0, 3, 4))])
+        generator, model = self.model.coarse_gen, self.model
+        for (mean, square), (into_mean, into_std) in zip(
+            (total * _COUNTED_TOGETHER / _COUNTED for total in sums),
+            ((generator.mean, generator.std), (model.detail_mean, model.detail_std)),
+            strict=True,
+        ):
+            into_mean.copy_(mean)
+            into_std.copy_((square - mean.square()).clamp(min=0).sqrt().clamp(min=1e-3))
+
+    @property
+    def _channels(self) -> tuple[int, int]:
+        channels = self.model.config.triplane_channels
+        return channels, 3 * channels
+
+    def targets(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The teacher's LL (B, 3, C, R, R) and details (B, 3, 3C, R, R) of pool objects, in the triplane's units."""
+        return self.teacher_bands(self.pool.orthographic(chosen))
+
+    def teacher_bands(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from orthographic views (B, 3, TEACHER_CHANNELS, 2R, 2R)."""
+        with torch.no_grad(), self.autocast():
+            ll, details = self.teacher_network(views.to(self.device))
+        return ll.float(), details.float()
 
     def coarse(self, step: int) -> Losses:
-        """Trains the coarse generator and the decoder, with the details that bilinear upsampling of LL implies."""
+        """Trains the coarse generator, drawn with the details that bilinear upsampling of LL implies."""
         stage = self.config.coarse
-        draws = Draws(self.config, "coarse", step, self.device)
-        images, truth = self.pool.batch(draws.choose(len(self.pool), stage.batch))
+        draws, chosen = self._begin("coarse", step, stage)
         with self.autocast():
-            ll = self._checkpointed(self.model.coarse_gen, images)
-        ll = ll.float()
-        return self._supervised(self.model.reconstruct_planes(ll, self._implied(ll)), truth, stage, draws)
-
-    def fit_details(self) -> None:
-        """Fits target details for the first `detail_objects`, from the predicted LL band on; kept on disk."""
-        count = min(self.config.detail_objects, len(self.pool))
-        folder = self.folder / "details"
-        folder.mkdir(exist_ok=True)
-        starts = range(0, count, _FIT_GROUP)
-        paths = [folder / f"{start}.npy" for start in starts]
-        for start, path in track(list(zip(starts, paths, strict=True)), "fitting details", transient=True):
-            if not path.exists():
-                fitted = self._fit_group(np.arange(start, min(start + _FIT_GROUP, count)))
-                partial = path.with_suffix(".partial")
-                with partial.open("wb") as file:
-                    np.save(file, fitted.half().cpu().numpy())
-                partial.replace(path)
-        self._details = torch.from_numpy(np.concatenate([np.load(path) for path in paths]))
-        with torch.no_grad():
-            self.model.detail_mean.copy_(self._details.float().mean((0, 3, 4)))
-            self.model.detail_std.copy_(self._details.float().std((0, 3, 4)).clamp(min=1e-4))
+            standard = self._checkpointed(
+                lambda images: self.model.coarse_gen.read_out(self.model.coarse_gen.features(images)),
+                self._images(chosen),
+            )
+        ll = self.model.coarse_gen.in_units(standard.float())
+        planes = self.model.reconstruct_planes(ll, self.implied(ll))
+        losses: Losses = {"loss": torch.zeros((), device=self.device)}
+        if stage.points or stage.rays:
+            losses = self._supervised(planes, self.pool.truth(chosen), stage, draws)
+        if self._teacher is None:
+            return losses
+        dense = (standard.float() - self._standard_ll(self.targets(chosen)[0])).square().mean()
+        return losses | {"loss": losses["loss"] + dense, "dense": dense}
 
     def detail(self, step: int) -> Losses:
-        """Trains the diffusion on the fitted details, conditioned on the predicted LL band."""
-        stage = self.config.detail
-        draws = Draws(self.config, "detail", step, self.device)
-        chosen = draws.choose(len(self._targets), stage.batch)
-        images, _ = self.pool.batch(chosen)
+        """Trains the diffusion on the teacher's details, conditioned on the predicted LL band."""
+        draws, chosen = self._begin("detail", step, self.config.detail)
         with self.autocast():
-            _, condition = self._predict(images, grad=False)
-            loss = self._diffusion_loss(condition, chosen, draws)
+            with torch.no_grad():
+                features = self.model.coarse_gen.features(self._images(chosen))
+            _, condition = self.model.predict_ll_from(features, self._condition_noise(len(chosen), draws))
+            loss = self._diffusion_loss(condition, self.targets(chosen)[1], draws)
         return {"loss": loss}
 
     def joint(self, step: int) -> Losses:
-        """Trains everything: the planes after one sampling step from noise, and the diffusion at random timesteps.
-
-        The first is supervised on any object, the second on the few whose details were fitted.
-        """
+        """Trains everything: the planes after one sampling step from noise, and both of the teacher's targets."""
         stage = self.config.joint
-        draws = Draws(self.config, "joint", step, self.device)
-        images, truth = self.pool.batch(draws.choose(len(self.pool), stage.batch))
-        known = draws.choose(len(self._targets), max(1, stage.batch // 4))
+        draws, chosen = self._begin("joint", step, stage)
         with self.autocast():
-            ll, condition = self._predict(images, grad=True)
+            ll, condition = self._checkpointed(self.model.predict_ll, self._images(chosen))
             details = self._one_step(condition, draws)
-            _, known_condition = self._predict(self.pool.batch(known)[0], grad=False)
-            diffusion = self._diffusion_loss(known_condition, known, draws)
-        losses = self._supervised(self.model.reconstruct_planes(ll.float(), details.float()), truth, stage, draws)
-        return losses | {"loss": losses["loss"] + _DIFFUSION_WEIGHT * diffusion, "diffusion": diffusion}
+        ll = ll.float()
+        planes = self.model.reconstruct_planes(ll, details.float())
+        losses = self._supervised(planes, self.pool.truth(chosen), stage, draws)
+        if self._teacher is None:
+            return losses
+        true_ll, true_details = self.targets(chosen)
+        dense = (self._standard_ll(ll) - self._standard_ll(true_ll)).square().mean()
+        with self.autocast():
+            diffusion = self._diffusion_loss(condition, true_details, draws)
+        loss = losses["loss"] + _DIFFUSION_WEIGHT * diffusion + _DENSE_WEIGHT * dense
+        return losses | {"loss": loss, "diffusion": diffusion, "dense": dense}
 
     def silence(self) -> int:
         """Sets decoder units to zero that a sample of the objects does not make speak; returns how many are silent."""
-        details = self._details is not None
         generator = torch.Generator(self.device).manual_seed(self.config.seed)
         count = min(_HEARD, len(self.pool))
+        rng = np.random.default_rng(self.config.seed)
 
-        def features(start: int) -> Tensor:
-            triplanes = self.reconstructions(range(start, min(start + _HEARD_TOGETHER, count)), details)
+        def features(number: int) -> Tensor:
+            triplanes = self.reconstructions(self.pool.choose(rng, number))
             shape = (len(triplanes), _HEARD_POINTS, 3)
             points = 2 * torch.rand(shape, generator=generator, device=self.device) - 1
             return self.model.renderer.query_triplane(triplanes, points).flatten(0, 1)
 
-        return self.model.renderer.silence(map(features, range(0, count, _HEARD_TOGETHER)))
+        parts: Iterable[int] = [_HEARD_TOGETHER] * (count // _HEARD_TOGETHER) or [count]
+        return self.model.renderer.silence(map(features, parts))
 
-    @property
-    def _targets(self) -> Tensor:
-        if self._details is None:
-            raise RuntimeError("The stages detail and joint need the details that fit_details() fits.")
-        return self._details
+    def reconstructions(self, chosen: np.ndarray, details: bool = True) -> Tensor:
+        """Triplanes (N, 3, C, 2R, 2R) of pool objects as the model predicts them now; `details` by one DDIM step."""
+        return self.reconstructed(self._images(chosen), details)
 
-    def _predict(self, images: Tensor, grad: bool) -> tuple[Tensor, Tensor]:
-        """LL and condition; without `grad` the gradient ends at the coarse generator's features."""
-        if grad:
-            return self._checkpointed(self.model.predict_ll, images)
-        with torch.no_grad():
-            features = self.model.coarse_gen.features(images)
-        return self.model.predict_ll_from(features)
+    def reconstructed(self, images: Tensor, details: bool = True) -> Tensor:
+        """Triplanes (N, 3, C, 2R, 2R) of pictures (N, 3, 4R, 4R); without `details` by bilinear upsampling of LL."""
+        with torch.no_grad(), self.autocast():
+            ll, condition = self.model.predict_ll(images.to(self.device))
+            bands = self.model.sample_details(condition.float(), 1) if details else self.implied(ll.float())
+        return self.model.reconstruct_planes(ll.float(), bands.float())
+
+    def implied(self, ll: Tensor) -> Tensor:
+        """Details (B, 3, 3C, R, R) that bilinear upsampling of LL (B, 3, C, R, R) implies."""
+        return self.model.wavelet.bilinear_details(ll.flatten(0, 1)).unflatten(0, (-1, 3))
+
+    def _begin(self, name: str, step: int, stage: StageConfig) -> tuple[Draws, np.ndarray]:
+        draws = Draws(self.config, name, step, self.device)
+        return draws, self.pool.choose(draws.rng, stage.batch)
+
+    def _images(self, chosen: np.ndarray) -> Tensor:
+        return self.pool.images(chosen).to(self.device)
+
+    def _views(self, chosen: np.ndarray) -> Tensor:
+        return self.pool.orthographic(chosen).to(self.device)
 
     def _checkpointed(self, call: Callable[[Tensor], Any], images: Tensor) -> Any:
         if self.config.gradient_checkpointing:
@@ -193,11 +231,18 @@ class Stages:
     def _supervised(self, triplane: Tensor, truth: Truth, stage: StageConfig, draws: Draws) -> Losses:
         return supervised(self.model.renderer, triplane, truth, stage, draws.rng, draws.torch)
 
-    def _diffusion_loss(self, condition: Tensor, chosen: np.ndarray, draws: Draws) -> Tensor:
+    def _condition_noise(self, batch: int, draws: Draws) -> Tensor:
+        """Noise for standardised LL bands (B * 3, C, R, R), of another strength for each object."""
+        config = self.model.config
+        shape = (batch, 3, config.triplane_channels, config.resolution, config.resolution)
+        strength = _CONDITION_NOISE * torch.rand((batch, 1, 1, 1, 1), generator=draws.torch, device=self.device)
+        return strength * torch.randn(shape, generator=draws.torch, device=self.device)
+
+    def _diffusion_loss(self, condition: Tensor, details: Tensor, draws: Draws) -> Tensor:
         """Mean squared error of the velocity (Salimans and Ho 2022) at timesteps favouring the noisy end."""
-        target = self._standardised(self._targets[torch.from_numpy(chosen)].to(self.device).float())
+        target = (details - self.model.detail_mean[:, :, None, None]) / self.model.detail_std[:, :, None, None]
         # The few steps that the runtime takes are noisy ones: the square root puts more of the training there.
-        share = torch.rand(len(chosen), generator=draws.torch, device=self.device).sqrt()
+        share = torch.rand(len(target), generator=draws.torch, device=self.device).sqrt()
         timestep = (share * len(self.alpha)).long().clamp(max=len(self.alpha) - 1)
         noise = torch.randn(target.shape, generator=draws.torch, device=self.device)
         alpha, sigma = (values[timestep][:, None, None, None, None] for values in (self.alpha, self.sigma))
@@ -217,29 +262,6 @@ class Stages:
         x, _ = self.model.step(noise, condition, torch.zeros_like(noise), noise, row)
         return self.model.in_units(x)
 
-    def _standardised(self, details: Tensor) -> Tensor:
-        return (details - self.model.detail_mean[:, :, None, None]) / self.model.detail_std[:, :, None, None]
-
-    def _implied(self, ll: Tensor) -> Tensor:
-        """Details (B, 3, 3C, R, R) that bilinear upsampling of LL (B, 3, C, R, R) implies."""
-        return self.model.wavelet.bilinear_details(ll.flatten(0, 1)).unflatten(0, (-1, 3))
-
-    def _fit_group(self, chosen: np.ndarray) -> Tensor:
-        """Details (G, 3, 3C, R, R) of the planes that best explain a group of objects, near what is predicted."""
-        images, truth = self.pool.batch(chosen)
-        with torch.no_grad(), self.autocast():
-            ll = torch.cat([self._predict(part, grad=False)[0].float() for part in images.split(4)])
-        start = self.model.reconstruct_planes(ll, self._implied(ll))
-        stage = replace(self.config.detail, steps=self.config.detail_fit_steps, lr=_TARGET_LEARNING_RATE)
-        seed = self.config.seed + int(chosen[0])
-        planes = fit_triplanes(start, truth, self.model.renderer, stage, seed, smoothness=_TARGET_SMOOTHNESS)
-        bands = self.model.wavelet.dwt2d(planes.flatten(0, 1))
-        return torch.cat(bands[1:], dim=1).unflatten(0, (-1, 3))
-
-    def reconstructions(self, indices: Iterator[int] | range, details: bool) -> Tensor:
-        """Triplanes (N, 3, C, 2R, 2R) of pool objects as the model predicts them now; `details` by four DDIM steps."""
-        images, _ = self.pool.batch(np.fromiter(indices, int))
-        with torch.no_grad(), self.autocast():
-            ll, condition = self.model.predict_ll(images)
-            bands = self.model.sample_details(condition.float(), 4) if details else self._implied(ll.float())
-        return self.model.reconstruct_planes(ll.float(), bands.float())
+    def _standard_ll(self, ll: Tensor) -> Tensor:
+        generator = self.model.coarse_gen
+        return (ll - generator.mean[:, :, None, None]) / generator.std[:, :, None, None]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,20 +16,31 @@ from runtime.rays import camera_rays, clip_to_cube
 
 from ..renderer import TriplaneRenderer
 from .config import ConfigError, StageConfig
-from .solids import Solids, distance_and_colour, first_hits
+from .data.framing import random_camera
+from .data.posed import ViewFiles
+from .procedural.solids import Solids, distance_and_colour, first_hits
 
 # Points that near outside the surface still have its colour: a density that falls off softly shows them.
 _SKIN = 0.04
+# Spread of points about surfaces that are seen, in scene units, and the views that such points are taken from.
+_ABOUT, _SEEN_FROM = 0.03, 3
 _COLOUR_WEIGHT = 2.0
 _RAY_WEIGHT = 5.0
 
 
 @dataclass(frozen=True)
 class Points:
-    """Points of B objects: positions (B, N, 3), inside (B, N) bool, colour (B, N, 3), coloured (B, N) bool."""
+    """Points of B objects.
+
+    Attributes:
+        positions: (B, N, 3) world.
+        inside: (B, N) bool; known: (B, N) bool, where that is known.
+        colour: (B, N, 3) in [0, 1]; coloured: (B, N) bool, where that is known.
+    """
 
     positions: Tensor
     inside: Tensor
+    known: Tensor
     colour: Tensor
     coloured: Tensor
 
@@ -46,14 +57,14 @@ class SupervisedRays:
 
 
 class Truth(Protocol):
-    """What is known of B objects, on one device."""
+    """What is known of B objects."""
 
-    def points(self, count: int, generator: torch.Generator) -> Points | None:
-        """`count` points of each object; None where the truth is pictures only."""
+    def points(self, count: int, rng: np.random.Generator) -> Points:
+        """`count` points of each object, on the CPU."""
         ...
 
-    def rays(self, count: int, rng: np.random.Generator, generator: torch.Generator) -> SupervisedRays:
-        """`count` rays of one camera of each object."""
+    def rays(self, count: int, rng: np.random.Generator) -> SupervisedRays:
+        """`count` rays of one camera of each object, on the CPU."""
         ...
 
 
@@ -63,66 +74,79 @@ class SolidTruth:
 
     solids: Solids
 
-    def points(self, count: int, generator: torch.Generator) -> Points:
+    def points(self, count: int, rng: np.random.Generator) -> Points:
         """Half of the points uniform in the cube, half around the solids, where surfaces are."""
-        solids, device = self.solids, generator.device
-        uniform = 2 * torch.rand(len(solids), count // 2, 3, generator=generator, device=device) - 1
-        near = _around_solids(solids, count - count // 2, 1.15, generator)
-        near = near + 0.02 * torch.randn(near.shape, generator=generator, device=device)
-        positions = torch.cat([uniform, near.clamp(-1, 1)], dim=1)
+        solids = self.solids
+        uniform = rng.uniform(-1, 1, (len(solids), count // 2, 3))
+        near = _around_solids(solids, count - count // 2, 1.15, rng)
+        near = near + 0.02 * rng.standard_normal(near.shape)
+        positions = torch.from_numpy(np.concatenate([uniform, near.clip(-1, 1)], axis=1)).float()
         distance, colour = distance_and_colour(solids, positions)
-        return Points(positions, distance < 0, colour, distance < _SKIN)
+        return Points(positions, distance < 0, torch.ones_like(distance, dtype=torch.bool), colour, distance < _SKIN)
 
-    def rays(self, count: int, rng: np.random.Generator, generator: torch.Generator) -> SupervisedRays:
+    def rays(self, count: int, rng: np.random.Generator) -> SupervisedRays:
         """Rays of one random camera an object, three quarters of them aimed at its solids."""
-        solids, device = self.solids, generator.device
-        at_object = _around_solids(solids, count - count // 4, 1.2, generator)
-        anywhere = 1.6 * torch.rand(len(solids), count // 4, 3, generator=generator, device=device) - 0.8
-        targets = torch.cat([at_object, anywhere], dim=1)
+        solids = self.solids
+        at_object = _around_solids(solids, count - count // 4, 1.2, rng)
+        anywhere = rng.uniform(-0.8, 0.8, (len(solids), count // 4, 3))
         cameras = [random_camera(rng) for _ in range(len(solids))]
-        origin = torch.tensor(np.stack([c.position for c in cameras]), dtype=torch.float32).to(device)
-        directions = F.normalize(targets - origin[:, None], dim=-1)
-        near, far = _limits(cameras, directions)
-        distance, colour = first_hits(solids, origin[:, None].expand_as(directions), directions)
+        origin = np.stack([c.position for c in cameras])
+        directions = np.concatenate([at_object, anywhere], axis=1) - origin[:, None]
+        directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+        near, far = (torch.from_numpy(t).float() for t in clip_to_cube(origin, directions))
+        toward, start = torch.from_numpy(directions).float(), torch.from_numpy(origin).float()
+        distance, colour = first_hits(solids, start[:, None].expand_as(toward), toward)
         hit = (distance < far)[..., None].float()
-        return SupervisedRays(origin, directions, near, far, torch.cat([colour * hit, hit], dim=-1))
+        return SupervisedRays(start, toward, near, far, torch.cat([colour * hit, hit], dim=-1))
 
 
 @dataclass(frozen=True)
 class ViewTruth:
-    """Truth of B objects as posed pictures: rgba (V, S, S, 4) uint8 and V cameras for each."""
+    """Truth of B objects as posed pictures, read as they are needed."""
 
-    rgba: Sequence[np.ndarray]
-    cameras: Sequence[Sequence[Camera]]
+    files: Sequence[ViewFiles]
 
-    def points(self, count: int, generator: torch.Generator) -> None:
-        """Pictures know no points."""
+    def points(self, count: int, rng: np.random.Generator) -> Points:
+        """Half of the points uniform in the cube, half about surfaces that are seen.
 
-    def rays(self, count: int, rng: np.random.Generator, generator: torch.Generator) -> SupervisedRays:
+        A point that some view sees past is outside, any other inside: behind a surface there is the object, as far as
+        anybody can see. Where the views have no depth, nothing is known of the points.
+        """
+        joined = [_points_of(files, count, rng) for files in self.files]
+        return Points(*(torch.from_numpy(np.stack(values)) for values in zip(*joined, strict=True)))
+
+    def rays(self, count: int, rng: np.random.Generator) -> SupervisedRays:
         """Pixels of one random view an object, half of them from where something is seen."""
-        directions, rgba, chosen = [], [], []
-        for pictures, cameras in zip(self.rgba, self.cameras, strict=True):
-            view = int(rng.integers(len(cameras)))
-            side = pictures.shape[1]
-            picture = pictures[view].reshape(-1, 4).astype(np.float32) / 255
-            seen = np.flatnonzero(picture[:, 3])
+        parts = []
+        for files in self.files:
+            view = int(rng.integers(len(files.cameras)))
+            camera, picture = files.cameras[view], files.rgba(view)
+            side = picture.shape[0]
+            flat = picture.reshape(-1, 4)
+            seen = np.flatnonzero(flat[:, 3])
             pixels = rng.integers(0, side * side, count)
             if seen.size:
                 pixels[: count // 2] = rng.choice(seen, count // 2)
-            directions.append(camera_rays(cameras[view], side, side).directions[pixels])
-            rgba.append(picture[pixels] * np.where(np.arange(4) < 3, picture[pixels, 3:], 1))
-            chosen.append(cameras[view])
-        device = generator.device
-        toward = torch.from_numpy(np.stack(directions)).to(device)
-        origin = torch.tensor(np.stack([c.position for c in chosen]), dtype=torch.float32).to(device)
-        colours = torch.from_numpy(np.stack(rgba)).float().to(device)
-        return SupervisedRays(origin, toward, *_limits(chosen, toward), colours)
+            rgba = flat[pixels].astype(np.float32) / 255
+            rays = camera_rays(camera, side, side)
+            chosen = (rays.directions[pixels], rays.near[pixels], rays.far[pixels])
+            parts.append((rays.origin, *chosen, rgba * np.where(np.arange(4) < 3, rgba[:, 3:], 1).astype(np.float32)))
+        return SupervisedRays(*(torch.from_numpy(np.stack(values)) for values in zip(*parts, strict=True)))
 
 
-def random_camera(rng: np.random.Generator) -> Camera:
-    """Anywhere on the upper part of the sphere, at about the canonical distance."""
-    elevation = np.degrees(np.arcsin(rng.uniform(np.sin(np.radians(-10)), np.sin(np.radians(65)))))
-    return Camera.orbit(rng.uniform(0, 360), elevation, rng.uniform(2.7, 3.3))
+@dataclass(frozen=True)
+class JoinedTruth:
+    """Objects of several kinds in one batch, one kind after another."""
+
+    parts: Sequence[Truth]
+
+    def points(self, count: int, rng: np.random.Generator) -> Points:
+        """As in `Truth`."""
+        return _joined(Points, [part.points(count, rng) for part in self.parts])
+
+    def rays(self, count: int, rng: np.random.Generator) -> SupervisedRays:
+        """As in `Truth`."""
+        return _joined(SupervisedRays, [part.rays(count, rng) for part in self.parts])
 
 
 def point_loss(renderer: TriplaneRenderer, triplane: Tensor, points: Points) -> tuple[Tensor, Tensor]:
@@ -132,11 +156,12 @@ def point_loss(renderer: TriplaneRenderer, triplane: Tensor, points: Points) -> 
         The loss, and the intersection over union of the predicted occupancy, both scalars.
     """
     colour, density = renderer.logits(triplane, points.positions)
-    logit, inside = density[..., 0].float(), points.inside
-    occupancy = F.binary_cross_entropy_with_logits(logit, inside.float())
+    logit, inside, known = density[..., 0].float(), points.inside, points.known
+    entropy = F.binary_cross_entropy_with_logits(logit, inside.float(), reduction="none")
+    occupancy = (entropy * known).sum() / known.sum().clamp(min=1)
     error = (torch.sigmoid(colour.float()) - points.colour).square().sum(-1)
     shade = (error * points.coloured).sum() / points.coloured.sum().clamp(min=1)
-    predicted = logit > 0
+    predicted = (logit > 0) & known
     both, either = (predicted & inside).sum(1), (predicted | inside).sum(1)
     return occupancy + _COLOUR_WEIGHT * shade, (both / either.clamp(min=1)).mean()
 
@@ -157,42 +182,93 @@ def supervised(
     rng: np.random.Generator,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Points where the truth knows them and rays where the stage asks for them.
+    """Points and rays, as many as the stage asks for.
 
     Returns:
         "loss", the sum of "points" and "rays" where they are, and "iou" of the points' occupancy; scalars.
+
+    Raises:
+        ConfigError: the stage has no rays, and nothing is known of the points.
     """
     losses = {}
-    points = truth.points(stage.points, generator) if stage.points else None
-    if points is not None:
-        losses["points"], losses["iou"] = point_loss(renderer, triplane, points)
+    points = truth.points(stage.points, rng) if stage.points else None
+    if points is not None and bool(points.known.any()):
+        losses["points"], losses["iou"] = point_loss(renderer, triplane, _on(points, triplane.device))
     if stage.rays:
-        rays = truth.rays(stage.rays, rng, generator)
+        rays = _on(truth.rays(stage.rays, rng), triplane.device)
         losses["rays"] = ray_loss(renderer, triplane, rays, stage.samples, generator)
     terms = [losses[name] for name in ("points", "rays") if name in losses]
     if not terms:
-        raise ConfigError("Posed views know no points: set rays above 0 in every stage of the configuration.")
+        raise ConfigError("Views without depth know no points: set rays above 0 in every stage of the configuration.")
     return {"loss": torch.stack(terms).sum(), **losses}
 
 
-def variation(planes: Tensor) -> Tensor:
-    """Mean squared difference of neighbouring texels (total variation, squared) of (..., H, W), a scalar."""
-    return (planes[..., 1:, :] - planes[..., :-1, :]).square().mean() + (
-        planes[..., :, 1:] - planes[..., :, :-1]
-    ).square().mean()
+def _points_of(files: ViewFiles, count: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """What `Points` holds, for one object."""
+    uniform = rng.uniform(-1, 1, (count // 2, 3))
+    positions, colour = rng.uniform(-1, 1, (count, 3)), np.zeros((count, 3), np.float32)
+    inside, coloured = np.zeros(count, bool), np.zeros(count, bool)
+    if not files.depths:
+        return positions.astype(np.float32), inside, inside.copy(), colour, coloured
+    depths = [files.depth(view) for view in range(len(files.depths))]
+    near = count - count // 2
+    share = -(-near // _SEEN_FROM)
+    about = []
+    for view in rng.permutation(len(depths))[:_SEEN_FROM]:
+        camera, depth = files.cameras[view], depths[view].reshape(-1)
+        seen = np.flatnonzero(depth)
+        pixels = rng.choice(seen, share) if seen.size else rng.integers(0, depth.size, share)
+        rays = camera_rays(camera, *depths[view].shape)
+        toward = rays.directions[pixels]
+        along = depth[pixels] / (toward @ camera.forward) + _ABOUT * rng.standard_normal(share)
+        about.append((rays.origin + along[:, None] * toward, files.rgba(view).reshape(-1, 4)[pixels, :3] / 255))
+    some = min(near, share * len(about))
+    positions[:some] = np.concatenate([place for place, _ in about])[:some]
+    colour[:some] = np.concatenate([shade for _, shade in about])[:some]
+    positions[near:] = uniform
+    positions = positions.clip(-1, 1)
+    behind = np.stack([_behind(c, d, positions) for c, d in zip(files.cameras, depths, strict=True)])
+    inside = behind.all(0)
+    coloured[:some] = (behind | _near(files.cameras, depths, positions)).all(0)[:some]
+    return positions.astype(np.float32), inside, np.ones(count, bool), colour, coloured
 
 
-def _limits(cameras: Sequence[Camera], directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Where rays (B, R, 3) from B cameras enter and leave the cube, (B, R) each."""
-    origins = np.stack([camera.position for camera in cameras])
-    near, far = clip_to_cube(origins, directions.double().cpu().numpy())
-    return torch.from_numpy(near).to(directions), torch.from_numpy(far).to(directions)
+def _depths_at(camera: Camera, depth: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far points (N, 3) are along the viewing axis, and how far what the camera sees in their pixels is."""
+    side = depth.shape[0]
+    columns, rows = ((camera.project(positions) + 1) / 2 * side).astype(int).clip(0, side - 1).T
+    seen = depth[rows, columns]
+    return (positions - camera.position) @ camera.forward, np.where(seen > 0, seen, np.inf)
 
 
-def _around_solids(solids: Solids, count: int, reach: float, generator: torch.Generator) -> Tensor:
+def _behind(camera: Camera, depth: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    own, seen = _depths_at(camera, depth, positions)
+    return own > seen
+
+
+def _near(cameras: Sequence[Camera], depths: Sequence[np.ndarray], positions: np.ndarray) -> np.ndarray:
+    """(V, N) where points are so close in front of what is seen that they have its colour."""
+    pairs = [_depths_at(camera, depth, positions) for camera, depth in zip(cameras, depths, strict=True)]
+    return np.stack([own > seen - _SKIN for own, seen in pairs])
+
+
+def _on(values: Any, device: torch.device) -> Any:
+    """A dataclass of tensors on a device."""
+    return type(values)(*(getattr(values, each.name).to(device) for each in fields(values)))
+
+
+def _joined(kind: type[Any], parts: Sequence[Any]) -> Any:
+    """Dataclasses of tensors as one, along the objects."""
+    return kind(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(kind)))
+
+
+def _around_solids(solids: Solids, count: int, reach: float, rng: np.random.Generator) -> np.ndarray:
     """(B, count, 3) points uniform in the solids' own boxes, enlarged by `reach`; every solid gets as many."""
-    device = generator.device
-    which = torch.multinomial((solids.kind >= 0).float(), count, replacement=True, generator=generator)
-    frames = solids.to_local.gather(1, which[..., None, None].expand(-1, -1, 3, 4))
-    local = (2 * torch.rand(*which.shape, 3, generator=generator, device=device) - 1) * reach
-    return torch.linalg.solve(frames[..., :3], (local - frames[..., 3])[..., None])[..., 0]
+    to_local = solids.to_local.numpy()
+    places = np.empty((len(solids), count, 3))
+    for index, there in enumerate((solids.kind >= 0).sum(1).tolist()):
+        which = rng.integers(0, there, count)
+        local = rng.uniform(-reach, reach, (count, 3))
+        inverse = np.linalg.inv(to_local[index, :there, :, :3])
+        places[index] = np.einsum("nij,nj->ni", inverse[which], local - to_local[index, which, :, 3])
+    return places

@@ -19,17 +19,20 @@ from rich.console import Console
 from runtime.cameras import Camera
 
 from ..checkpoint import CheckpointError
-from ..config import PRESETS, ModelConfig
+from ..config import PRESETS, ModelConfig, network_width
+from ..layers import conv3x3
 from ..pipeline import WaveletTriplaneDiffusion
-from .config import ConfigError, TrainConfig, load_config
-from .data import ObjectPool, Pool, PosedPool
+from .config import ConfigError, StageConfig, TrainConfig, load_config
+from .data.pools import make_pool
+from .data.posed import DataError
+from .figures import RunFigures
 from .loop import StageLoop, TrainingError
 from .optimizer import weight_matrices
-from .posed import DataError
-from .stages import Stages
+from .stages import STAGES, Stages
+from .teacher import Teacher
 
-STAGES = ("fit", "coarse", "detail", "joint")
 _SHOWN = 4
+TEACHER_FILE = "teacher_network.safetensors"
 _console = Console()
 
 
@@ -37,8 +40,8 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
     """Runs all stages, or what is left of them.
 
     Args:
-        config: of the run; must be the one that the folder was begun with.
-        folder: keeps pictures, states, logs, samples and checkpoints.
+        config: of the run; must be the one that the folder was begun with, but for more steps.
+        folder: keeps pictures, states, logs, samples, figures and checkpoints.
         device: cpu or cuda.
 
     Returns:
@@ -47,49 +50,56 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
     Raises:
         DataError: the configured data set cannot be read.
         ConfigError: the folder holds a run with another configuration, or `init` is of other sizes.
-        CheckpointError: `init` cannot be read.
+        CheckpointError: `init` or `teacher_init` cannot be read.
         TrainingError: a loss became NaN or infinite.
     """
     _claim(config, folder)
     torch.manual_seed(config.seed)
     sizes = PRESETS[config.preset]
     sizes = replace(sizes, density_bias=config.density_bias, resolution=config.resolution or sizes.resolution)
-    model = (_initial(config.init, sizes) if config.init else WaveletTriplaneDiffusion.from_config(sizes)).to(device)
-    pool: Pool
-    if config.data:
-        pool = PosedPool(Path(config.data), sizes.image_size, config.data_scale, device)
+    if config.init:
+        model = _initial(config.init, sizes, fresh_planes=bool(config.teacher.steps and not config.teacher_init))
     else:
-        pool = ObjectPool(folder / "pictures", config.first_seed, config.objects, sizes.image_size, device)
-    stages = Stages(config, model, pool, folder)
+        model = WaveletTriplaneDiffusion.from_config(sizes)
+    model.to(device)
+    pool = make_pool(config.source, folder / "pictures", sizes.image_size, 2 * sizes.resolution)
+    stages = Stages(config, model, _teacher(config, sizes, folder, device), pool)
+    figures = RunFigures(stages, folder, config.validation) if config.figures_every else None
     for name in STAGES:
-        if getattr(config, name).steps == 0:
-            continue
-        if name == "detail":
-            stages.fit_details()
+        stage: StageConfig = getattr(config, name)
         done = folder / f"{name}.safetensors"
+        if stage.steps == 0:
+            continue
         if done.exists():
             finished = WaveletTriplaneDiffusion.load(done)
-            model.load_state_dict(finished.state_dict())
-            model.notes = finished.notes
-            continue
+            if finished.notes["steps"][name] >= stage.steps:
+                model.load_state_dict(finished.state_dict())
+                model.notes = finished.notes
+                continue
         loop = StageLoop(
             name,
             config,
-            getattr(config, name),
+            stage,
             folder,
             stages.parameters(name),
             getattr(stages, name),
-            # The planes' learning rate in the first stage is far too high for Muon.
-            () if name == "fit" else weight_matrices(model),
+            weight_matrices(stages.teacher_network if name == "teacher" else model),
             lambda step, name=name: _sample(stages, folder / "samples" / f"{name}_{step:06d}.png", name),  # type: ignore[misc]
+            None if figures is None else lambda step, name=name: _progress(stages, figures, folder, name, step),  # type: ignore[misc]
         )
-        figures = loop.run()
-        model.notes.setdefault("speed", {})[name] = figures
-        if name == "fit":
-            stages.set_statistics_from_fit()
+        speed = loop.run()
+        model.notes.setdefault("speed", {})[name] = speed
+        model.notes.setdefault("steps", {})[name] = stage.steps
+        if name == "teacher":
+            # As the next stages read it, so that a run that is stopped after this goes on with the same teacher.
+            stages.teacher_network.save(folder / TEACHER_FILE)
+            stages.teacher_network.load_state_dict(Teacher.load(folder / TEACHER_FILE).state_dict())
+            stages.learn_from_teacher()
         _sample(stages, folder / "samples" / f"{name}.png", name)
+        if figures is not None:
+            figures.measure(name, stage.steps)
         model.save(done)
-        line = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
+        line = "  ".join(f"{key} {value:.4g}" for key, value in speed.items())
         _console.print(f"{name}: {line}", soft_wrap=True, highlight=False)
     final = folder / "model.safetensors"
     model.notes["training"] = asdict(config)
@@ -98,38 +108,73 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
     return final
 
 
-def _initial(path: str, sizes: ModelConfig) -> WaveletTriplaneDiffusion:
+def _teacher(config: TrainConfig, sizes: ModelConfig, folder: Path, device: torch.device) -> Teacher | None:
+    """The run's teacher: that of its folder, of `teacher_init`, or a fresh one; None where none is trained or given."""
+    path = folder / TEACHER_FILE
+    if not path.exists() and config.teacher_init:
+        path = Path(config.teacher_init)
+    if path.exists() or config.teacher_init:
+        try:
+            teacher = Teacher.load(path)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
+        if (teacher.sizes["channels"], teacher.sizes["resolution"]) != (sizes.triplane_channels, sizes.resolution):
+            raise ConfigError(f"{path} is a teacher of other sizes: {teacher.sizes}.")
+        return teacher.to(device)
+    if not config.teacher.steps:
+        return None
+    return Teacher(sizes.triplane_channels, sizes.resolution, sizes.hidden_dim, sizes.density_bias).to(device)
+
+
+def _progress(stages: Stages, figures: RunFigures, folder: Path, stage: str, step: int) -> None:
+    """Measures, and keeps the averaged weights of the moment, which `init` and `teacher_init` take."""
+    figures.measure(stage, step)
+    stages.model.save(folder / "latest.safetensors", half=True)
+    if stage == "teacher":
+        stages.teacher_network.save(folder / f"latest_{TEACHER_FILE}")
+
+
+def _initial(path: str, sizes: ModelConfig, fresh_planes: bool) -> WaveletTriplaneDiffusion:
     model = WaveletTriplaneDiffusion.load(path)
     if replace(model.config, density_bias=sizes.density_bias) != sizes:
         raise ConfigError(f"{path} has {model.config}, the configuration asks for {sizes}: change preset or init.")
     model.notes = {"trained": False, "init": {"file": Path(path).name, "notes": model.notes}}
+    if fresh_planes:
+        # A new teacher brings planes of its own: what wrote the old ones is of no use.
+        model.coarse_gen.out[-1] = conv3x3(network_width(sizes.triplane_channels), sizes.triplane_channels)
     return model
 
 
 def _claim(config: TrainConfig, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.json"
-    text = json.dumps(asdict(config), indent=1)
-    if path.exists() and path.read_text() != text:
-        raise ConfigError(f"{folder} holds a run with another configuration: name another folder, or remove it.")
-    path.write_text(text)
+    values = json.loads(json.dumps(asdict(config)))
+    if path.exists():
+        before = json.loads(path.read_text())
+        lengthened = all(before.get(s, {}).get("steps", 0) <= values[s]["steps"] for s in STAGES)
+        kept = {**before, **{s: {**values[s], **before.get(s, {}), "steps": values[s]["steps"]} for s in STAGES}}
+        if kept != values or not lengthened:
+            raise ConfigError(
+                f"{folder} holds a run with another configuration: name another folder, or remove it. Only more steps "
+                "may be asked for."
+            )
+    path.write_text(json.dumps(values, indent=1))
 
 
 def _sample(stages: Stages, path: Path, stage: str) -> None:
     """A contact sheet of some training objects: the input, and the reconstruction from the front and from behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    count = min(_SHOWN, len(stages.pool))
-    if stage == "fit":
-        triplanes = stages.fitted.detach()[:count]
+    chosen = np.linspace(0, len(stages.pool) - 1, min(_SHOWN, len(stages.pool))).astype(int)
+    if stage == "teacher":
+        renderer, triplanes = stages.teacher_network.renderer, stages.model.reconstruct_planes(*stages.targets(chosen))
     else:
-        triplanes = stages.reconstructions(range(count), details=stage in ("detail", "joint"))
-    images, _ = stages.pool.batch(np.arange(count))
+        renderer = stages.model.renderer
+        triplanes = stages.reconstructions(chosen, details=stage in ("detail", "joint"))
+    images = stages.pool.images(chosen)
     size = 64
     rows = [torch.nn.functional.interpolate((images + 1) / 2, size=(size, size), mode="area")]
     with torch.no_grad():
-        rows += [
-            stages.model.renderer.render_volume(triplanes, 32, size, Camera.orbit(azimuth)) for azimuth in (0, 60, 180)
-        ]
+        rows += [renderer.render_volume(triplanes, 32, size, Camera.orbit(azimuth)).cpu() for azimuth in (0, 60, 180)]
     sheet = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1).clamp(0, 1)
     Image.fromarray((sheet.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)).save(path)
 

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 import runtime
 from benchmarks import quality
+from model.training.data.posed import write_transforms
 from model.training.dataset import procedural_views
-from model.training.objects import make_objects
-from model.training.posed import write_transforms
-from model.training.solids import distance_and_colour
+from model.training.procedural.objects import make_objects
+from model.training.procedural.solids import distance_and_colour
 from runtime import Camera
 
 
@@ -26,7 +26,7 @@ def disc(radius, size=64, shift=0.0):
 def test_a_perfect_view_has_perfect_figures():
     truth = disc(0.5)
     figures = quality.view_figures(quality.over_white(truth), truth[..., 3], truth)
-    assert figures == {"psnr": 60, "psnr_object": 60, "ssim": pytest.approx(1), "iou": 1}
+    assert figures == {"psnr": 60, "psnr_object": 60, "ssim": pytest.approx(1), "iou": 1, "sharpness": 1}
 
 
 def test_figures_are_what_their_definitions_say():

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.training.objects import FAMILIES, make_object, make_objects
-from model.training.solids import BOX, ELLIPSOID, ROUND, Solid, distance_and_colour, first_hits, pack
-from model.training.views import over_white, render_views
+from model.training.data.drawing import over_white, render_views
+from model.training.procedural.objects import ALL_FAMILIES, make_object, make_objects
+from model.training.procedural.patterns import NAMES, amount
+from model.training.procedural.solids import BOX, ELLIPSOID, ROUND, Solid, distance_and_colour, first_hits, pack
 from runtime import Camera
 from runtime.images import TRAINING_FRAMING
 
@@ -44,9 +45,9 @@ def test_a_carved_solid_is_hollow_and_the_carving_adds_nothing():
     assert distance.item() == pytest.approx(2.3, abs=1e-4)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(ALL_FAMILIES))
 def test_first_hits_are_where_a_naive_walk_enters_the_object(family):
-    solids = make_objects([3, 4], family)
+    solids = make_objects([3, 4], family, textured=True)
     rng = np.random.default_rng(0)
     origins = rng.standard_normal((2, 120, 3))
     origins = 2.5 * origins / np.linalg.norm(origins, axis=-1, keepdims=True)
@@ -66,13 +67,13 @@ def test_first_hits_are_where_a_naive_walk_enters_the_object(family):
     assert (late < 3e-3).float().mean() > 0.97
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(ALL_FAMILIES))
 def test_objects_are_framed_and_inside_the_unit_sphere(family):
     seeds = list(range(6))
     solids = make_objects(seeds, family)
     rgba = render_views(solids, [Camera.orbit()], 128)[:, 0]
-    for alpha in rgba[:, 3]:
-        rows, columns = (np.flatnonzero((alpha > 0.05).any(axis).numpy()) for axis in (1, 0))
+    for alpha in rgba[..., 3]:
+        rows, columns = (np.flatnonzero((alpha > 0.05).any(axis)) for axis in (1, 0))
         longest = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
         assert longest == pytest.approx(128 * TRAINING_FRAMING, abs=2.5)
         assert abs(rows[0] + rows[-1] + 1 - 128) <= 3
@@ -82,7 +83,7 @@ def test_objects_are_framed_and_inside_the_unit_sphere(family):
 
 
 def test_objects_fill_a_fair_share_of_the_picture():
-    alpha = render_views(make_objects(list(range(40))), [Camera.orbit()], 48)[:, 0, 3]
+    alpha = render_views(make_objects(list(range(40))), [Camera.orbit()], 48)[:, 0, ..., 3]
     assert 0.15 <= alpha.mean() <= 0.40
 
 
@@ -100,11 +101,11 @@ def test_an_asymmetric_object_is_drawn_on_the_right_side():
     ]
     picture = over_white(render_views(pack(pair), [Camera.orbit(0, 0), Camera.orbit(180, 0)], 64))[0]
     for view, on_the_right in ((0, True), (1, False)):
-        reddish = (picture[view, 0] - picture[view, 2]) > 0.2
-        columns = np.flatnonzero(reddish.any(0).numpy())
+        reddish = (picture[view, ..., 0] - picture[view, ..., 2]) > 0.2
+        columns = np.flatnonzero(reddish.any(0))
         assert (columns.mean() > 32) == on_the_right
-        bluish = (picture[view, 2] - picture[view, 0]) > 0.2
-        assert np.flatnonzero(bluish.any(1).numpy()).mean() < 20
+        bluish = (picture[view, ..., 2] - picture[view, ..., 0]) > 0.2
+        assert np.flatnonzero(bluish.any(1)).mean() < 20
 
 
 def test_colour_at_a_surface_point_is_what_the_camera_sees():
@@ -120,3 +121,46 @@ def test_colour_at_a_surface_point_is_what_the_camera_sees():
     agree = (seen - there).abs().amax(-1)[hit] < 0.02
     # Where two solids touch, a point belongs to either.
     assert agree.float().mean() > 0.95
+
+
+def test_the_objects_that_results_were_reported_on_are_still_the_same():
+    solids = make_objects(list(range(900_000_000, 900_000_020)))
+    assert solids.kind.shape == (20, 9)
+    assert solids.to_local.abs().sum().item() == pytest.approx(6476.4709, rel=1e-6)
+    assert solids.colour.sum().item() == pytest.approx(330.2129, rel=1e-6)
+
+
+def test_textured_objects_are_of_every_family_and_dressed():
+    plain, textured = (make_objects(list(range(60)), textured=kind) for kind in (False, True))
+    assert set(plain.pattern.unique().tolist()) <= {0, 1}
+    assert len(textured.pattern.unique()) >= len(NAMES) - 1
+    assert (textured.colour >= 0).all()
+    assert (textured.colour <= 1).all()
+
+
+@pytest.mark.parametrize("pattern", range(1, len(NAMES)))
+def test_a_pattern_shows_both_colours_about_as_its_share_says(pattern):
+    rng = np.random.default_rng(pattern)
+    share, period = 0.3, 2.0 if NAMES[pattern] == "bands" else 0.2
+    places = rng.uniform(-1, 1, (4000, 2))
+    edges = rng.uniform(0, 0.4, 4000)
+    shown = np.array(
+        [amount(pattern, u, v, v, e, period, 0.7, share, 3.3) for (u, v), e in zip(places, edges, strict=True)]
+    )
+    assert shown.min() < 0.02
+    assert 0.3 < shown.max() <= 1
+    if NAMES[pattern] in ("stripes", "dots"):
+        assert shown.mean() == pytest.approx(share, abs=0.04)
+    if NAMES[pattern] in ("bands", "checks"):
+        assert shown.mean() == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize("pattern", ["stripes", "checks", "dots", "bricks", "planks", "panels", "letters"])
+def test_a_pattern_repeats_after_its_period(pattern):
+    index, period = NAMES.index(pattern), 0.25
+    at = [amount(index, 0.1 * k, 0.07 * k, 0.0, 9.0, period, 0.0, 0.4, 0.0) for k in range(8)]
+    if pattern in ("stripes", "dots"):
+        shifted = [amount(index, 0.1 * k + 4 * period, 0.07 * k, 0.0, 9.0, period, 0.0, 0.4, 0.0) for k in range(1, 5)]
+        assert at[1:5] == shifted
+    doubled = [amount(index, 0.2 * k, 0.14 * k, 0.0, 9.0, 2 * period, 0.0, 0.4, 0.0) for k in range(8)]
+    np.testing.assert_allclose(at, doubled, atol=1e-9)

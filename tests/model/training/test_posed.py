@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from model.training.data.posed import DataError, PosedViews, object_folders, read_views, write_transforms
 from model.training.dataset import app, procedural_views
-from model.training.posed import DataError, PosedViews, object_folders, read_views, write_transforms
 from runtime import Camera
 
 POINT = np.array([0.5, 0.3, -0.2])
@@ -98,7 +98,10 @@ def test_bad_data_is_named(views, tmp_path):
         read_views(tmp_path / "a")
     write_transforms(tmp_path / "b", views)
     Image.new("RGBA", (65, 64)).save(tmp_path / "b" / "r_000.png")
-    with pytest.raises(DataError, match="square and of one size"):
+    with pytest.raises(DataError, match="65x64: views must be square"):
+        read_views(tmp_path / "b")
+    Image.new("RGBA", (64, 64)).save(tmp_path / "b" / "r_000.png")
+    with pytest.raises(DataError, match=r"of one size, not of \[64, 65\] pixels"):
         read_views(tmp_path / "b")
     with pytest.raises(DataError, match="one field of view"):
         write_transforms(tmp_path / "c", PosedViews(views.rgba[:2], (Camera.orbit(), Camera.orbit(fov=30))))

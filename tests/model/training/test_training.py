@@ -1,6 +1,7 @@
 """Training runs end to end, resumes to the same weights, and stops on a loss that is no number."""
 
 import csv
+import itertools
 import os
 import signal
 import subprocess
@@ -12,18 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
+from typer.testing import CliRunner
 
 import model.training as package
 from export.to_onnx import export_bundle
 from model import WaveletTriplaneDiffusion
-from model.training.config import ConfigError, StageConfig, TrainConfig, load_config
-from model.training.dataset import procedural_views
+from model.checkpoint import CheckpointError
+from model.training import figures
+from model.training.config import ConfigError, SourceConfig, StageConfig, TrainConfig, load_config
+from model.training.data.posed import DataError, write_transforms
+from model.training.dataset import app, procedural_views
 from model.training.loop import StageLoop, TrainingError, learning_rate
-from model.training.objects import make_objects
-from model.training.posed import write_transforms
-from model.training.solids import first_hits
-from model.training.supervision import SolidTruth, ViewTruth
-from model.training.train import STAGES, train
+from model.training.stages import STAGES
+from model.training.train import TEACHER_FILE, train
 
 TINY = Path(package.__file__).parent / "configs" / "tiny.toml"
 COMMAND = [sys.executable, "-m", "model.training.train", "--config", str(TINY), "--device", "cpu", "--out"]
@@ -57,8 +60,8 @@ def test_a_run_goes_from_nothing_to_a_bundle(finished_run, tmp_path):
 
 def test_a_killed_run_resumes_to_the_same_weights(finished_run, tmp_path):
     folder = tmp_path / "killed"
-    # Killed twice: in the middle of the second stage, and of the last.
-    for wanted in ("coarse.state", "joint.state"):
+    # Killed in the middle of each stage.
+    for wanted in ("teacher.state", "coarse.state", "detail.state", "joint.state"):
         process = subprocess.Popen([*COMMAND, str(folder)], stdout=subprocess.DEVNULL, cwd=ROOT, env=ENVIRONMENT)
         deadline = time.monotonic() + 120
         while not (folder / wanted).exists() and time.monotonic() < deadline and process.poll() is None:
@@ -78,32 +81,67 @@ def test_a_folder_belongs_to_one_configuration(finished_run):
         train(replace(load_config(TINY), seed=9), finished_run, torch.device("cpu"))
 
 
-def test_posed_views_are_trained_on_by_their_rays(tmp_path):
+def test_views_without_depth_are_trained_on_by_their_rays(finished_run, tmp_path):
     for seed in range(3):
         write_transforms(tmp_path / "data" / str(seed), procedural_views(seed, 3, 48))
-    stage = StageConfig(2, 2, 1e-3, 0, 24, 8)
-    settings = {"data": str(tmp_path / "data"), "fit": stage, "coarse": stage, "detail": stage, "joint": stage}
+    stage, nothing = StageConfig(2, 2, 1e-3, 0, 24, 8), StageConfig(0, 2, 1e-3)
+    settings = {
+        "source": (SourceConfig("folder", path=str(tmp_path / "data")),),
+        "init": str(finished_run / "model.safetensors"),
+        "teacher": nothing, "coarse": stage, "detail": nothing, "joint": stage,
+    }  # fmt: skip
     final = train(replace(load_config(TINY), **settings), tmp_path / "run", torch.device("cpu"))
-    assert WaveletTriplaneDiffusion.load(final).notes["training"]["data"] == str(tmp_path / "data")
-    bad = replace(load_config(TINY), **settings | {"fit": StageConfig(2, 2, 1e-3)})
+    notes = WaveletTriplaneDiffusion.load(final).notes
+    assert notes["training"]["source"][0]["path"] == str(tmp_path / "data")
+    assert set(notes["steps"]) == {"coarse", "joint"}
+    bad = replace(load_config(TINY), **settings | {"coarse": StageConfig(2, 2, 1e-3, rays=0)})
     with pytest.raises(ConfigError, match="rays above 0"):
         train(bad, tmp_path / "other", torch.device("cpu"))
+    blind = {"teacher": stage, "init": ""}
+    with pytest.raises(DataError, match=r"no orthographic\.png, which the teacher needs"):
+        train(replace(load_config(TINY), **settings | blind), tmp_path / "blind", torch.device("cpu"))
 
 
-@pytest.mark.parametrize("kind", ["solids", "views"])
-def test_rays_carry_the_colours_that_their_pixels_have(kind, tmp_path):
-    camera_count, rng = 3, np.random.default_rng(0)
-    views = procedural_views(5, camera_count, 96)
-    truth = ViewTruth([views.rgba], [views.cameras]) if kind == "views" else SolidTruth(make_objects([5]))
-    rays = truth.rays(400, rng, torch.Generator().manual_seed(0))
-    assert rays.rgba.shape == (1, 400, 4)
-    assert 0.2 < rays.rgba[..., 3].mean() < 0.95
-    distance, colour = first_hits(make_objects([5]), rays.origin[:, None].expand_as(rays.directions), rays.directions)
-    hit = (distance < 9)[..., None]
-    expected = torch.cat([colour * hit, hit.float()], -1)
-    close = (rays.rgba - expected).abs().amax(-1) < 0.06
-    # A pixel is an average over its area: along edges it differs from the ray through its middle.
-    assert close.float().mean() > (0.999 if kind == "solids" else 0.85)
+def test_meshes_are_trained_on_beside_procedural_objects_with_figures(tmp_path, monkeypatch):
+    for name, value in (("_OBJECTS", 2), ("_SIZE", 16), ("_SAMPLES", 8)):
+        monkeypatch.setattr(figures, name, value)
+    source = tmp_path / "meshes"
+    source.mkdir()
+    for index, half in enumerate(((0.5, 0.3, 0.4), (0.2, 0.6, 0.3), (0.4, 0.4, 0.2))):
+        trimesh.creation.box(2 * np.array(half)).export(source / f"{index}.glb")
+    made = ["from-meshes", str(source), "--out", str(tmp_path / "data"), "--variants", "2", "--views", "3"]
+    assert CliRunner().invoke(app, [*made, "--size", "48", "--planes", "32", "--workers", "1"]).exit_code == 0
+    tiny = load_config(TINY)
+    sources = (SourceConfig("plain", objects=4), SourceConfig("folder", path=str(tmp_path / "data")))
+    stages = {name: replace(getattr(tiny, name), steps=2) for name in STAGES}
+    config = replace(tiny, source=sources, validation=str(tmp_path / "data"), figures_every=1e-4, **stages)
+    final = train(config, tmp_path / "run", torch.device("cpu"))
+    assert WaveletTriplaneDiffusion.load(final).notes["trained"]
+    rows = list(csv.DictReader((tmp_path / "run" / "figures.csv").open()))
+    assert {(row["stage"], row["objects"]) for row in rows} == set(
+        itertools.product(STAGES, ("plain", "textured", "real"))
+    )
+    assert all(5 < float(row["psnr"]) < 40 for row in rows)
+    assert (tmp_path / "run" / "figures.png").exists()
+    assert WaveletTriplaneDiffusion.load(tmp_path / "run" / "latest.safetensors").config.resolution == 16
+
+
+def test_a_run_goes_on_from_the_weights_and_the_teacher_of_another(finished_run, tmp_path):
+    again = replace(
+        load_config(TINY),
+        init=str(finished_run / "model.safetensors"),
+        teacher_init=str(finished_run / TEACHER_FILE),
+        teacher=StageConfig(0, 2, 1e-3),
+        joint=StageConfig(0, 2, 1e-3),
+    )
+    train(again, tmp_path / "run", torch.device("cpu"))
+    lengthened = replace(again, coarse=replace(again.coarse, steps=8))
+    final = train(lengthened, tmp_path / "run", torch.device("cpu"))
+    assert WaveletTriplaneDiffusion.load(final).notes["steps"]["coarse"] == 8
+    with pytest.raises(ConfigError, match="Only more steps"):
+        train(again, tmp_path / "run", torch.device("cpu"))
+    with pytest.raises(CheckpointError, match="cannot be read as a teacher"):
+        train(replace(again, teacher_init="nowhere"), tmp_path / "other", torch.device("cpu"))
 
 
 def loop_on(losses, tmp_path, parameter, steps=20, **settings):
@@ -139,6 +177,8 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing():
     assert max(rates) == pytest.approx(rates[9], rel=0.05)
     assert rates[-1] < 0.01
     assert rates[10:] == sorted(rates[10:], reverse=True)
+    longer = [learning_rate(step, StageConfig(200, 1, 2.0), 10) for step in range(80)]
+    assert rates[:80] == longer, "a stage that is lengthened goes on as if it had been as long from the beginning"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +188,11 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing():
         ("stepz = 3", "unknown keys"),
         ("[coarse]\nstepz = 3", r"\[coarse\]"),
         ('precision = "float8"', "float32 or bfloat16"),
-        ("objects = 0", "objects must be at least 1"),
+        ("[[source]]\nobjects = 0", "at least 1 object"),
+        ('[[source]]\nkind = "toys"', "plain, textured, folder"),
+        ('[[source]]\nkind = "folder"', "has a path"),
+        ("[teacher]\nsteps = 0\nbatch = 1\nlr = 0.1", "only with init"),
+        ('teacher_init = "x"', "needs init"),
         ("not toml", "cannot be read"),
     ],
 )

@@ -1,8 +1,6 @@
-"""Procedural objects from seeds: six families of everyday things, and free compositions of solids.
+"""The first seven families: six of everyday things, and free compositions of solids.
 
-Each family is a function of a random generator that returns solids standing upright (y up), facing +z, in any size.
-`make_object` turns the object about its vertical axis, then moves and scales it so that the canonical camera sees it
-framed as every input picture is: centred, its bounding square a fixed share of the picture.
+A family is a function of a random generator that returns solids standing upright (y up), facing +z, in any size.
 """
 
 from __future__ import annotations
@@ -13,38 +11,43 @@ from collections.abc import Callable
 
 import numpy as np
 
-from runtime.cameras import Camera
-from runtime.images import TRAINING_FRAMING
+from .patterns import BANDS
+from .solids import BOX, ELLIPSOID, ROUND, Solid
 
-from .solids import BOX, ELLIPSOID, ROUND, Solid, Solids, pack
-
-_MAX_YAW = 60.0
-_LARGEST_RADIUS = 0.98
 Generator = np.random.Generator
+Family = Callable[[Generator], list[Solid]]
 
 
-def _colour(rng: Generator) -> np.ndarray:
+def any_colour(rng: Generator) -> np.ndarray:
+    """A colour that is not grey and not dark, (3,) RGB in [0, 1]."""
     return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.15, 0.95), rng.uniform(0.35, 1.0)))
 
 
-def _box(centre: list[float], half: list[float], colour: np.ndarray, **rest: object) -> Solid:
+def colour_near(rng: Generator, colour: np.ndarray) -> np.ndarray:
+    """A lighter or darker shade of a colour."""
+    factor = rng.uniform(0.45, 0.75) if colour.mean() > 0.35 else rng.uniform(1.4, 2.2)
+    return np.clip(colour * factor + rng.uniform(-0.05, 0.05, 3), 0, 1)
+
+
+def box(centre: list[float], half: list[float], colour: np.ndarray, **rest: object) -> Solid:
     return Solid(BOX, np.array(centre, float), np.array(half, float), colour, np.eye(3), **rest)  # type: ignore[arg-type]
 
 
-def _round(
+def frustum(
     centre: list[float], half: list[float], colour: np.ndarray, a: float = 1, b: float = 0, **rest: object
 ) -> Solid:
     taper = (a, b, 1.0, 0.0)
     return Solid(ROUND, np.array(centre, float), np.array(half, float), colour, np.eye(3), taper, **rest)  # type: ignore[arg-type]
 
 
-def _ball(centre: list[float], half: list[float], colour: np.ndarray) -> Solid:
+def ball(centre: list[float], half: list[float], colour: np.ndarray) -> Solid:
     return Solid(ELLIPSOID, np.array(centre, float), np.array(half, float), colour, np.eye(3))
 
 
-def _legs(rng: Generator, x: float, z: float, height: float, colour: np.ndarray) -> list[Solid]:
+def legs(rng: Generator, x: float, z: float, height: float, colour: np.ndarray) -> list[Solid]:
+    """Four legs, flush with the corners at (x, z)."""
     thick = rng.uniform(0.04, 0.09)
-    make = _round if rng.random() < 0.5 else _box
+    make = frustum if rng.random() < 0.5 else box
     x, z = x - thick, z - thick
     corners = [(sx * x, sz * z) for sx in (-1, 1) for sz in (-1, 1)]
     return [make([cx, height / 2, cz], [thick, height / 2, thick], colour) for cx, cz in corners]
@@ -58,21 +61,21 @@ def chair(rng: Generator) -> list[Solid]:
         rng.uniform(0.5, 0.8),
         rng.uniform(0.04, 0.1),
     )
-    frame, cloth = _colour(rng), _colour(rng)
+    frame, cloth = any_colour(rng), any_colour(rng)
     tall = rng.uniform(0.35, 0.65)
-    solids = [*_legs(rng, width, deep, seat, frame), _box([0, seat, 0], [width, thick, deep], cloth)]
+    solids = [*legs(rng, width, deep, seat, frame), box([0, seat, 0], [width, thick, deep], cloth)]
     back = rng.uniform(0.04, 0.09)
     if rng.random() < 0.6:
-        solids.append(_box([0, seat + tall, back - deep], [width, tall, back], cloth if rng.random() < 0.5 else frame))
+        solids.append(box([0, seat + tall, back - deep], [width, tall, back], cloth if rng.random() < 0.5 else frame))
     else:
         bars = int(rng.integers(2, 5))
         for x in np.linspace(-width + 0.06, width - 0.06, bars):
-            solids.append(_box([x, seat + tall, back - deep], [0.05, tall, back], frame))
-        solids.append(_box([0, seat + 2 * tall, back - deep], [width, 0.08, back], cloth))
+            solids.append(box([x, seat + tall, back - deep], [0.05, tall, back], frame))
+        solids.append(box([0, seat + 2 * tall, back - deep], [width, 0.08, back], cloth))
     if rng.random() < 0.35:
         for side in (-1, 1):
-            solids.append(_box([side * (width - 0.05), seat + 0.35, 0], [0.05, 0.04, deep], frame))
-            solids.append(_box([side * (width - 0.05), seat + 0.18, deep - 0.05], [0.045, 0.18, 0.045], frame))
+            solids.append(box([side * (width - 0.05), seat + 0.35, 0], [0.05, 0.04, deep], frame))
+            solids.append(box([side * (width - 0.05), seat + 0.18, deep - 0.05], [0.045, 0.18, 0.045], frame))
     return solids
 
 
@@ -84,38 +87,38 @@ def table(rng: Generator) -> list[Solid]:
         rng.uniform(0.6, 1.0),
         rng.uniform(0.04, 0.1),
     )
-    top, frame = _colour(rng), _colour(rng)
+    top, frame = any_colour(rng), any_colour(rng)
     if rng.random() < 0.4:
         solids = [
-            _round([0, height, 0], [width * 0.8, thick, width * 0.8], top),
-            _round([0, height / 2, 0], [0.1, height / 2, 0.1], frame),
-            _round([0, 0.04, 0], [width * 0.5, 0.05, width * 0.5], frame, 0.8, -0.2),
+            frustum([0, height, 0], [width * 0.8, thick, width * 0.8], top),
+            frustum([0, height / 2, 0], [0.1, height / 2, 0.1], frame),
+            frustum([0, 0.04, 0], [width * 0.5, 0.05, width * 0.5], frame, 0.8, -0.2),
         ]
     else:
         solids = [
-            _box([0, height, 0], [width, thick, deep], top),
-            *_legs(rng, width * 0.95, deep * 0.95, height, frame),
+            box([0, height, 0], [width, thick, deep], top),
+            *legs(rng, width * 0.95, deep * 0.95, height, frame),
         ]
         if rng.random() < 0.4:
-            solids.append(_box([0, height * 0.35, 0], [width * 0.85, 0.04, deep * 0.85], frame))
+            solids.append(box([0, height * 0.35, 0], [width * 0.85, 0.04, deep * 0.85], frame))
     if rng.random() < 0.5:
         x, z, size = rng.uniform(-0.3, 0.3), rng.uniform(-0.2, 0.2), rng.uniform(0.12, 0.22)
         thing = rng.choice(3)
-        make = (_box, _round, _ball)[thing]
-        solids.append(make([x, height + thick + size * 0.95, z], [size, size, size], _colour(rng)))
+        make = (box, frustum, ball)[thing]
+        solids.append(make([x, height + thick + size * 0.95, z], [size, size, size], any_colour(rng)))
     return solids
 
 
 def lamp(rng: Generator) -> list[Solid]:
     """A foot, a pole and a shade."""
     tall, shade = rng.uniform(0.7, 1.3), rng.uniform(0.3, 0.5)
-    metal, cloth = _colour(rng), _colour(rng)
+    metal, cloth = any_colour(rng), any_colour(rng)
     wide, narrow = rng.uniform(0.4, 0.65), rng.uniform(0.15, 0.35)
     foot = rng.uniform(0.3, 0.5)
     solids = [
-        _round([0, 0.05, 0], [foot, 0.06, foot], metal, 0.85, -0.15),
-        _round([0, tall / 2, 0], [0.06, tall / 2, 0.06], metal),
-        _round(
+        frustum([0, 0.05, 0], [foot, 0.06, foot], metal, 0.85, -0.15),
+        frustum([0, tall / 2, 0], [0.06, tall / 2, 0.06], metal),
+        frustum(
             [0, tall + shade * 0.6, 0],
             [1, shade, 1],
             cloth,
@@ -126,7 +129,7 @@ def lamp(rng: Generator) -> list[Solid]:
     ]
     if rng.random() < 0.4:
         size = rng.uniform(0.14, 0.25)
-        solids.append(_ball([0, tall * rng.uniform(0.25, 0.6), 0], [size, size, size], _colour(rng)))
+        solids.append(ball([0, tall * rng.uniform(0.25, 0.6), 0], [size, size, size], any_colour(rng)))
     return solids
 
 
@@ -134,13 +137,13 @@ def mug(rng: Generator) -> list[Solid]:
     """A hollow cup with a handle, and something in it."""
     radius, height, wall = rng.uniform(0.45, 0.7), rng.uniform(0.5, 0.8), rng.uniform(0.06, 0.1)
     lean = rng.uniform(-0.15, 0.2)
-    clay = _colour(rng)
+    clay = any_colour(rng)
     inner, level = radius - wall, rng.uniform(-0.3, 0.4)
     filled = inner * (1 - abs(lean) + lean * (level - 2 * wall / height)) * 1.01
     solids = [
-        _round([0, height, 0], [radius, height, radius], clay, 1 - abs(lean), lean, **_maybe_stripes(rng)),
-        _round([0, height + 2 * wall, 0], [inner, height, inner], clay, 1 - abs(lean), lean, carves=True),
-        _round([0, height * (1 + level), 0], [filled, 0.02, filled], _colour(rng)),
+        frustum([0, height, 0], [radius, height, radius], clay, 1 - abs(lean), lean, **_maybe_stripes(rng)),
+        frustum([0, height + 2 * wall, 0], [inner, height, inner], clay, 1 - abs(lean), lean, carves=True),
+        frustum([0, height * (1 + level), 0], [filled, 0.02, filled], any_colour(rng)),
     ]
     size, thick = height * rng.uniform(0.5, 0.65), rng.uniform(0.06, 0.1)
     start = radius * (1 - abs(lean))
@@ -162,24 +165,24 @@ def house(rng: Generator) -> list[Solid]:
         rng.uniform(0.25, 0.5),
     )
     wall, tile, wood, glass = (
-        _colour(rng),
-        _colour(rng),
-        _colour(rng),
+        any_colour(rng),
+        any_colour(rng),
+        any_colour(rng),
         np.array([0.55, 0.75, 0.9]) * rng.uniform(0.5, 1),
     )
     over = rng.uniform(1.05, 1.2)
     taper = (0.5, -0.5, 1.0, 0.0) if rng.random() < 0.6 else (0.5, -0.5, 0.65, -0.35)
     solids = [
-        _box([0, height, 0], [width, height, deep], wall),
-        _box([0, 2 * height + roof, 0], [width * over, roof, deep * over], tile, taper=taper),
-        _box([rng.uniform(-0.5, 0.5) * width, 0.25, deep], [0.11, 0.25, 0.03], wood),
+        box([0, height, 0], [width, height, deep], wall),
+        box([0, 2 * height + roof, 0], [width * over, roof, deep * over], tile, taper=taper),
+        box([rng.uniform(-0.5, 0.5) * width, 0.25, deep], [0.11, 0.25, 0.03], wood),
     ]
     for x in (-0.6, 0.6):
-        solids.append(_box([x * width, height * 1.4, deep], [0.12, 0.12, 0.03], glass))
+        solids.append(box([x * width, height * 1.4, deep], [0.12, 0.12, 0.03], glass))
     for side in (-1, 1):
-        solids.append(_box([side * width, height * 1.3, 0], [0.03, 0.13, 0.16], glass))
+        solids.append(box([side * width, height * 1.3, 0], [0.03, 0.13, 0.16], glass))
     if rng.random() < 0.6:
-        solids.append(_box([0.5 * width, 2 * height + roof, -0.3 * deep], [0.08, roof, 0.08], wood))
+        solids.append(box([0.5 * width, 2 * height + roof, -0.3 * deep], [0.08, roof, 0.08], wood))
     return solids
 
 
@@ -187,7 +190,7 @@ def car(rng: Generator) -> list[Solid]:
     """A body, a cabin and four wheels, seen from the side or a quarter."""
     length, height, deep = rng.uniform(0.85, 1.1), rng.uniform(0.14, 0.22), rng.uniform(0.34, 0.44)
     paint, glass, rubber = (
-        _colour(rng),
+        any_colour(rng),
         np.array([0.3, 0.4, 0.5]) * rng.uniform(0.6, 1.5),
         np.full(3, rng.uniform(0.1, 0.25)),
     )
@@ -195,11 +198,11 @@ def car(rng: Generator) -> list[Solid]:
     floor = wheel + 0.05
     shift, reach = rng.uniform(-0.25, 0.1) * length, rng.uniform(0.45, 0.65) * length
     solids = [
-        _box([0, floor + height, 0], [length, height, deep], paint),
-        _box(
+        box([0, floor + height, 0], [length, height, deep], paint),
+        box(
             [shift, floor + 2 * height + cabin, 0], [reach, cabin, deep * 0.92], glass, taper=(0.85, -0.15, 0.95, -0.05)
         ),
-        _box([shift, floor + 2 * height + 2 * cabin, 0], [reach * 0.72, 0.03, deep * 0.86], paint),
+        box([shift, floor + 2 * height + 2 * cabin, 0], [reach * 0.72, 0.03, deep * 0.86], paint),
     ]
     sideways = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
     for x in (-0.6, 0.6):
@@ -207,9 +210,7 @@ def car(rng: Generator) -> list[Solid]:
             centre = np.array([x * length, wheel, side * deep])
             solids.append(Solid(ROUND, centre, np.array([wheel, 0.09, wheel]), rubber, sideways))
     for side in (-1, 1):
-        solids.append(
-            _box([length, floor + height, side * deep * 0.65], [0.03, 0.06, 0.07], np.array([0.95, 0.9, 0.6]))
-        )
+        solids.append(box([length, floor + height, side * deep * 0.65], [0.03, 0.06, 0.07], np.array([0.95, 0.9, 0.6])))
     return solids
 
 
@@ -229,23 +230,25 @@ def composition(rng: Generator) -> list[Solid]:
             centre = other.centre + away * (other.half + half) * 0.75
         narrow = rng.uniform(-0.4, 0.4) if rng.random() < 0.4 else 0.0
         taper = (1 - abs(narrow), narrow, 1 - abs(narrow), narrow)
-        turn = _yaw(rng.uniform(0, 360)) if rng.random() < 0.5 else np.eye(3)
-        solids.append(Solid(kind, centre, half, _colour(rng), turn, taper, **_maybe_stripes(rng)))  # type: ignore[arg-type]
+        turn = yaw(rng.uniform(0, 360)) if rng.random() < 0.5 else np.eye(3)
+        solids.append(Solid(kind, centre, half, any_colour(rng), turn, taper, **_maybe_stripes(rng)))  # type: ignore[arg-type]
     return solids
 
 
 def _maybe_stripes(rng: Generator) -> dict[str, object]:
     if rng.random() < 0.75:
         return {}
-    return {"second": _colour(rng), "stripes": float(rng.integers(1, 4))}
+    second = any_colour(rng)
+    return {"second": second, "pattern": BANDS, "layout": (float(rng.integers(1, 4)), 0.0, 0.5, 0.0)}
 
 
-def _yaw(degrees: float) -> np.ndarray:
+def yaw(degrees: float) -> np.ndarray:
+    """The rotation about y, 3x3."""
     angle = np.radians(degrees)
     return np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
 
 
-FAMILIES: dict[str, Callable[[Generator], list[Solid]]] = {
+FAMILIES: dict[str, Family] = {
     "chair": chair,
     "table": table,
     "lamp": lamp,
@@ -254,50 +257,3 @@ FAMILIES: dict[str, Callable[[Generator], list[Solid]]] = {
     "car": car,
     "composition": composition,
 }
-
-
-def make_object(seed: int, family: str | None = None) -> list[Solid]:
-    """An object from a seed, framed for the canonical camera and inside the unit sphere.
-
-    Args:
-        seed: any whole number of 0 or more.
-        family: a name in `FAMILIES`; None lets the seed choose.
-    """
-    rng = np.random.default_rng(seed)
-    names = tuple(FAMILIES)
-    while True:
-        make = FAMILIES[family or names[int(rng.integers(len(names)))]]
-        solids = make(rng)
-        turn = _yaw(rng.uniform(-_MAX_YAW, _MAX_YAW))
-        for solid in solids:
-            solid.centre, solid.rotation = turn @ solid.centre, turn @ solid.rotation
-        if _frame(solids):
-            return solids
-
-
-def make_objects(seeds: list[int], family: str | None = None) -> Solids:
-    """Objects from seeds, packed."""
-    return pack([make_object(seed, family) for seed in seeds])
-
-
-def _frame(solids: list[Solid]) -> bool:
-    """Moves and scales the object in place to the framing of the input pictures; False if it leaves the sphere."""
-    camera = Camera.orbit()
-    outline = np.concatenate([solid.outline() for solid in solids if not solid.carves])
-    right, up = camera.pose[:3, 0], camera.pose[:3, 1]
-    half_picture = np.tan(np.radians(camera.fov) / 2) * np.linalg.norm(camera.position)
-    middle = (outline.min(0) + outline.max(0)) / 2
-    scale = 1 / np.linalg.norm(outline - middle, axis=1).max()
-    shift = -scale * middle
-    for _ in range(12):
-        seen = camera.project(outline * scale + shift)
-        low, high = seen.min(0), seen.max(0)
-        centre, longest = (low + high) / 2, (high - low).max()
-        shift = shift - half_picture * (centre[0] * right - centre[1] * up)
-        factor = 2 * TRAINING_FRAMING / longest
-        scale, shift = scale * factor, shift * factor
-    if np.linalg.norm(outline * scale + shift, axis=1).max() > _LARGEST_RADIUS:
-        return False
-    for solid in solids:
-        solid.centre, solid.half = solid.centre * scale + shift, solid.half * scale
-    return True

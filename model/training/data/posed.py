@@ -1,0 +1,227 @@
+"""Posed views on disk: the NeRF-synthetic layout, written and read, and the ShapeNet-SRN layout, read.
+
+Both have z up in the world; this project has y up, so cameras are turned at the door: (x, y, z) becomes (x, z, -y).
+What Blender shows from the front (numpad 1, looking along +y) is what the canonical camera sees at azimuth 0.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from runtime.cameras import Camera
+from runtime.errors import CameraError
+
+from .drawing import OrthographicViews
+
+_Z_UP_TO_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+TRANSFORMS = "transforms.json"
+ORTHOGRAPHIC, ORTHOGRAPHIC_DEPTH = "orthographic.png", "orthographic_depth.png"
+_DEPTH_UNIT = 1e-4
+
+
+class DataError(ValueError):
+    """A data set that is missing something, or holds what cannot be used."""
+
+
+@dataclass(frozen=True)
+class PosedViews:
+    """One object seen from V cameras, the input view first.
+
+    Attributes:
+        rgba: (V, S, S, 4) uint8, alpha not premultiplied.
+        cameras: V cameras in the project's frame.
+        depth: (V, S, S) float32, scene units along the viewing axis, 0 where nothing is; None where it is not known.
+        orthographic: what the training's teacher sees; None where it is not known.
+    """
+
+    rgba: NDArray[np.uint8]
+    cameras: tuple[Camera, ...]
+    depth: NDArray[np.float32] | None = None
+    orthographic: OrthographicViews | None = None
+
+
+@dataclass(frozen=True)
+class ViewFiles:
+    """An object's folder, checked, its pictures still on disk.
+
+    Attributes:
+        pictures: V files, the input view first; cameras: theirs.
+        depths: V files of 16-bit depth in units of `depth_unit` scene units; empty where depth is not known.
+        orthographic: the folder, where it has the six orthographic views.
+    """
+
+    pictures: tuple[Path, ...]
+    cameras: tuple[Camera, ...]
+    depths: tuple[Path, ...]
+    depth_unit: float
+    orthographic: Path | None
+
+    def rgba(self, view: int) -> NDArray[np.uint8]:
+        """(S, S, 4) uint8. Raises `DataError` for a damaged picture or one that is not square."""
+        pixels = _read(self.pictures[view], "RGBA")
+        if pixels.shape[0] != pixels.shape[1]:
+            raise DataError(f"{self.pictures[view]} is {pixels.shape[1]}x{pixels.shape[0]}: views must be square.")
+        return pixels
+
+    def depth(self, view: int) -> NDArray[np.float32]:
+        """(S, S) float32, as in `PosedViews`."""
+        return _read(self.depths[view]).astype(np.float32) * np.float32(self.depth_unit)
+
+    def six_views(self) -> OrthographicViews:
+        """The orthographic views. Raises `DataError` where there are none."""
+        if self.orthographic is None:
+            raise DataError(
+                f"{self.pictures[0].parent} has no {ORTHOGRAPHIC}, which the teacher needs: make the data with "
+                "`python -m model.training.dataset from-meshes`, or leave the teacher and the detail stage out."
+            )
+        rgba = _tiles(_read(self.orthographic / ORTHOGRAPHIC, "RGBA"))
+        return OrthographicViews(rgba, _tiles(_read(self.orthographic / ORTHOGRAPHIC_DEPTH)).astype(np.uint16))
+
+
+def write_transforms(folder: Path, views: PosedViews) -> None:
+    """Writes `transforms.json` and one RGBA PNG a view, as Blender's NeRF-synthetic scenes have them.
+
+    Depth, where it is known, becomes a 16-bit PNG beside each view; the six orthographic views two more.
+    """
+    fovs = {camera.fov for camera in views.cameras}
+    if len(fovs) != 1:
+        raise DataError(f"{TRANSFORMS} holds one field of view for all cameras, not {sorted(fovs)}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = []
+    for index, (pixels, camera) in enumerate(zip(views.rgba, views.cameras, strict=True)):
+        _write(folder / f"r_{index:03d}.png", pixels)
+        frame = {"file_path": f"./r_{index:03d}", "transform_matrix": (_Z_UP_TO_Y_UP.T @ camera.pose).tolist()}
+        if views.depth is not None:
+            name = f"./r_{index:03d}_depth.png"
+            _write(folder / name, np.round(views.depth[index] / _DEPTH_UNIT).clip(0, 65535).astype(np.uint16))
+            frame["depth_file_path"] = name
+        frames.append(frame)
+    if views.orthographic is not None:
+        _write(folder / ORTHOGRAPHIC, _joined(views.orthographic.rgba))
+        _write(folder / ORTHOGRAPHIC_DEPTH, _joined(views.orthographic.depth))
+    description = {"camera_angle_x": math.radians(fovs.pop()), "depth_unit": _DEPTH_UNIT, "frames": frames}
+    (folder / TRANSFORMS).write_text(json.dumps(description, indent=1))
+
+
+def find_views(folder: Path, scale: float = 1.0) -> ViewFiles:
+    """Finds an object's views in either layout.
+
+    Args:
+        folder: with `transforms.json`, or with `intrinsics.txt`, `rgb/` and `pose/`.
+        scale: multiplies positions and depth, to bring an object of another size into the unit sphere.
+
+    Raises:
+        DataError: neither layout, a file missing or damaged.
+    """
+    depths: list[Path] = []
+    unit = 0.0
+    if (folder / TRANSFORMS).is_file():
+        paths, poses, fov, depths, unit = _transforms(folder)
+    elif (folder / "intrinsics.txt").is_file():
+        paths, poses, fov = _srn(folder)
+    else:
+        raise DataError(f"{folder} holds no {TRANSFORMS}, and no intrinsics.txt of the ShapeNet-SRN layout.")
+    cameras = []
+    for path, pose in zip(paths, poses, strict=True):
+        turned = _Z_UP_TO_Y_UP @ pose
+        turned[:3, 3] *= scale
+        try:
+            cameras.append(Camera(turned, fov))
+        except CameraError as error:
+            raise DataError(f"The camera of {path} cannot be used: {error}") from None
+    missing = [path for path in (*paths, *depths) if not path.is_file()]
+    if missing:
+        raise DataError(f"{missing[0]} is not there, though {folder / TRANSFORMS} names it.")
+    six = folder if (folder / ORTHOGRAPHIC).is_file() and (folder / ORTHOGRAPHIC_DEPTH).is_file() else None
+    return ViewFiles(tuple(paths), tuple(cameras), tuple(depths), unit * scale, six)
+
+
+def read_views(folder: Path, scale: float = 1.0) -> PosedViews:
+    """Reads the pictures and cameras of an object's folder in either layout, as `find_views` finds them.
+
+    Raises:
+        DataError: as there; or pictures damaged, not square or of different sizes.
+    """
+    files = find_views(folder, scale)
+    pictures = [files.rgba(index) for index in range(len(files.pictures))]
+    sizes = {picture.shape[0] for picture in pictures}
+    if len(sizes) != 1:
+        raise DataError(f"The views of {folder} must be of one size, not of {sorted(sizes)} pixels.")
+    return PosedViews(np.stack(pictures), files.cameras)
+
+
+def object_folders(root: Path) -> list[Path]:
+    """The objects of a data set: the folders below `root` that hold one each, sorted by name."""
+    folders = [p for p in sorted(root.iterdir()) if (p / TRANSFORMS).is_file() or (p / "intrinsics.txt").is_file()]
+    if not folders:
+        raise DataError(f"{root} holds no object: one folder each, with {TRANSFORMS} or intrinsics.txt, is expected.")
+    return folders
+
+
+def _transforms(folder: Path) -> tuple[list[Path], list[NDArray[np.float64]], float, list[Path], float]:
+    try:
+        description = json.loads((folder / TRANSFORMS).read_text())
+        fov = math.degrees(description["camera_angle_x"])
+        frames = [(frame["file_path"], np.array(frame["transform_matrix"], float)) for frame in description["frames"]]
+        depths = [folder / frame["depth_file_path"] for frame in description["frames"] if "depth_file_path" in frame]
+        unit = float(description.get("depth_unit", _DEPTH_UNIT))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / TRANSFORMS} is damaged ({error}).") from None
+    if not frames:
+        raise DataError(f"{folder / TRANSFORMS} names no frame.")
+    # Blender's exporters leave the ending out.
+    paths = [folder / name if Path(name).suffix == ".png" else folder / f"{name}.png" for name, _ in frames]
+    if len(depths) not in (0, len(frames)):
+        raise DataError(
+            f"{folder / TRANSFORMS} names depth for {len(depths)} of its {len(frames)} frames: all or none."
+        )
+    return paths, [pose for _, pose in frames], fov, depths, unit
+
+
+def _srn(folder: Path) -> tuple[list[Path], list[NDArray[np.float64]], float]:
+    """ShapeNet-SRN: OpenCV cameras; the first line of intrinsics.txt is focal length and centre, the last the size."""
+    paths = sorted((folder / "rgb").glob("*.png"))
+    try:
+        lines = (folder / "intrinsics.txt").read_text().strip().splitlines()
+        focal, height = float(lines[0].split()[0]), float(lines[-1].split()[0])
+        poses = [np.loadtxt(folder / "pose" / f"{path.stem}.txt").reshape(4, 4) for path in paths]
+    except (OSError, ValueError, IndexError) as error:
+        raise DataError(f"{folder} is not in the ShapeNet-SRN layout ({error}).") from None
+    if not paths:
+        raise DataError(f"{folder / 'rgb'} holds no picture.")
+    opencv = np.diag([1.0, -1.0, -1.0, 1.0])
+    return paths, [pose @ opencv for pose in poses], 2 * math.degrees(math.atan(height / 2 / focal))
+
+
+def _read(path: Path, mode: str | None = None) -> NDArray[Any]:
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert(mode) if mode else picture)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read as a picture ({error}).") from None
+
+
+def _write(path: Path, pixels: NDArray[Any]) -> None:
+    # Mostly empty pictures: more effort would make them hardly smaller.
+    Image.fromarray(pixels).save(path, compress_level=1)
+
+
+def _joined(views: NDArray[Any]) -> NDArray[Any]:
+    """(3, 2, S, S, ...) as one picture (3 S, 2 S, ...): a row each plane."""
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in views])
+
+
+def _tiles(picture: NDArray[Any]) -> NDArray[Any]:
+    """The inverse of `_joined`."""
+    side = picture.shape[1] // 2
+    if picture.shape[:2] != (3 * side, 2 * side):
+        raise DataError(f"{ORTHOGRAPHIC} must be three rows of two squares, not {picture.shape[1]}x{picture.shape[0]}.")
+    return picture.reshape(3, side, 2, side, *picture.shape[2:]).swapaxes(1, 2)

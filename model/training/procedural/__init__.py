@@ -1,0 +1,1 @@
+"""Objects made of solids, from seeds: exact geometry, surface patterns, twenty families."""
