@@ -15,7 +15,7 @@ from model.renderer import TriplaneRenderer
 from model.training.data.pools import teacher_input
 from model.training.teacher import Teacher
 from model.wavelet import WaveletTransform
-from runtime.rays import camera_rays
+from runtime.geometry.rays import camera_rays
 
 Array = NDArray[np.float32]
 _RAYS_AT_ONCE = 256

@@ -35,9 +35,9 @@ from export.graphs import graph_definitions
 from export.to_onnx import untrained_model
 from model import WaveletTriplaneDiffusion
 from runtime.bundle import load_bundle
-from runtime.images import prepare_image
-from runtime.noise import draw
-from runtime.sampler import sampler_table, trailing_timesteps
+from runtime.diffusion.noise import draw
+from runtime.diffusion.samplers import sampler_table, trailing_timesteps
+from runtime.preprocessing import prepare_image
 
 STEPS, SIZE, SAMPLES, PICTURES = 4, 128, 64, 16
 # Of p50 in ms; of the matrix product in bfloat16.

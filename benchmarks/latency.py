@@ -46,7 +46,7 @@ from export.to_onnx import export_bundle
 from model import WaveletTriplaneDiffusion
 from model.config import PRESETS
 from runtime.bundle import load_bundle
-from runtime.timing import record_times
+from runtime.profiling import record_times
 
 _CHECKPOINT = Path("model/checkpoints/small.safetensors")
 # Not beside onnxruntime-gpu: the extra brings ONNX Runtime for CPUs, which would overwrite it.

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 import runtime
 from model import WaveletTriplaneDiffusion
 from runtime.bundle import Bundle
-from runtime.grid import OUTSIDE_LOGIT
-from runtime.images import prepare_image
-from runtime.noise import draw
-from runtime.rays import camera_rays, composite, midpoints
-from runtime.sampler import sampler_table, trailing_timesteps
-from runtime.timing import stage
+from runtime.diffusion.noise import draw
+from runtime.diffusion.samplers import sampler_table, trailing_timesteps
+from runtime.geometry.rays import camera_rays
+from runtime.preprocessing import prepare_image
+from runtime.profiling import stage
+from runtime.rendering.marching import composite, midpoints
+from runtime.rendering.occupancy import OUTSIDE_LOGIT
 
 Array = NDArray[np.float32]
 _POINTS = 1 << 18

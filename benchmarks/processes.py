@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 from model import WaveletTriplaneDiffusion
-from runtime.images import prepare_image
+from runtime.preprocessing import prepare_image
 checkpoint, image, out, steps = sys.argv[1:]
 model = WaveletTriplaneDiffusion.load(checkpoint).eval()
 with torch.inference_mode():

@@ -56,14 +56,15 @@ from benchmarks.figures import (
     view_figures,
 )
 from benchmarks.subjects import SETS, Subject, posed_subjects, procedural_subjects
+from model.checkpoint import CheckpointError
 from model.training.data.drawing import over_white, to_bytes
 from model.training.data.posed import DataError
 from model.training.procedural.objects import make_objects
 from model.wavelet import WaveletTransform
+from runtime.diffusion.noise import draw
+from runtime.diffusion.samplers import sampler_table, trailing_timesteps
 from runtime.errors import WaveletTriplaneError
-from runtime.images import prepare_image
-from runtime.noise import draw
-from runtime.sampler import sampler_table, trailing_timesteps
+from runtime.preprocessing import prepare_image
 from runtime.scene import Scene
 from runtime.wavelet import idwt2d
 
@@ -233,7 +234,7 @@ def main(
                 write_json(summaries, rt, subjects, json_file)
             if sheet is not None:
                 contact_sheet(rt, subjects, sheet)
-    except (WaveletTriplaneError, DataError, ValueError) as error:
+    except (WaveletTriplaneError, CheckpointError, DataError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 import runtime
-from runtime.images import prepare_image
+from runtime.preprocessing import prepare_image
 from runtime.wavelet import dwt2d
 
 SIDE, GAP, TITLE = 192, 16, 22

@@ -20,8 +20,8 @@ import torch
 from model import WaveletTriplaneDiffusion
 from model.renderer import DENSITY_SCALE
 from runtime.bundle import ENGINES, FORMAT_VERSION, MANIFEST, manifest_digest
-from runtime.images import TRAINING_FRAMING
-from runtime.schedule import cosine_schedule
+from runtime.diffusion.schedule import cosine_schedule
+from runtime.geometry.cameras import FOREGROUND_RATIO
 
 from .graphs import OPSET, GraphDefinition
 from .parity import example_pictures
@@ -54,7 +54,7 @@ def describe_model(
         "trained": trained,
         "parameters": sum(p.numel() for p in model.parameters()),
         "model": asdict(model.config),
-        "image": {"size": model.config.image_size, "framing": TRAINING_FRAMING},
+        "image": {"size": model.config.image_size, "framing": FOREGROUND_RATIO},
         "renderer": {"density_scale": DENSITY_SCALE, "sensitivity": _sensitivity(model)},
         "defaults": defaults | {"steps": min(defaults["steps"], model.config.num_diffusion_steps)},
         "schedule": {"alpha": alpha.tolist(), "sigma": sigma.tolist()},

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from runtime.backends.tensorrt.engine_file import Profile
+from runtime.backends.tensorrt.installation import Flavour
 from runtime.bundle import Graph, TensorSpec
-from runtime.engines import Profile
-from runtime.flavours import Flavour
 
 # Layer types that do the arithmetic; their dtype is what a precision is about.
 _COMPUTING = ("CONVOLUTION", "MATRIX_MULTIPLY", "DECONVOLUTION")

@@ -26,8 +26,8 @@ from model import WaveletTriplaneDiffusion
 from model.config import network_width
 from model.renderer import quadrature
 from runtime.bundle import GRAPHS, TensorSpec
-from runtime.sampler import COLUMNS, sampler_table, trailing_timesteps
-from runtime.schedule import cosine_schedule
+from runtime.diffusion.samplers import COLUMNS, sampler_table, trailing_timesteps
+from runtime.diffusion.schedule import cosine_schedule
 
 OPSET = 21
 # The exporter warns of operators of packages that are not installed and that no graph here uses.
@@ -74,8 +74,10 @@ class _Renderer(nn.Module):
 
 
 class _View(nn.Module):
-    """All of drawing in one graph. Quantities are rows, as in `runtime.rays`: `rays` has those of `ray_table`, `drawn`
-    premultiplied colour, alpha and mean depth; `samples` has the middle of each interval, in intervals.
+    """All of drawing in one graph.
+
+    Quantities are rows, as in `runtime.rendering.marching`: `rays` has those of `ray_table`, `drawn` premultiplied
+    colour, alpha and mean depth; `samples` has the middle of each interval, in intervals.
     """
 
     def __init__(self, model: WaveletTriplaneDiffusion) -> None:

@@ -12,10 +12,10 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from runtime.cameras import Camera
-from runtime.noise import draw
-from runtime.sampler import sampler_table, trailing_timesteps
-from runtime.schedule import cosine_schedule
+from runtime.diffusion.noise import draw
+from runtime.diffusion.samplers import sampler_table, trailing_timesteps
+from runtime.diffusion.schedule import cosine_schedule
+from runtime.geometry.cameras import Camera
 
 # Few steps visit other noise levels than many: both are calibrated for.
 _STEPS = (1, 4, 10)

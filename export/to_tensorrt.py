@@ -25,11 +25,19 @@ from rich.table import Table
 
 from export.engine_builder import BuildError, Built, Range, build, profile_of
 from export.lint import LintError, check
-from runtime.backends.gpu import LARGEST_POINTS, LARGEST_RAYS, MOST_SAMPLES
+from runtime.backends.device.backend import LARGEST_POINTS, LARGEST_RAYS, MOST_SAMPLES
+from runtime.backends.device.cuda import gpu_name
+from runtime.backends.tensorrt.engine_file import (
+    EngineKey,
+    EngineMiss,
+    engine_folder,
+    engine_path,
+    read_engine,
+    write_engine,
+)
+from runtime.backends.tensorrt.installation import FLAVOURS, Flavour, find_flavour
 from runtime.bundle import CPU_ONLY, ENGINE_GRAPHS, Bundle, default_bundle, load_bundle
-from runtime.engines import EngineKey, EngineMiss, engine_folder, engine_path, read_engine, write_engine
 from runtime.errors import WaveletTriplaneError
-from runtime.flavours import FLAVOURS, Flavour, find_flavour, gpu_name
 
 POINTS: Range = (1, LARGEST_POINTS, LARGEST_POINTS)
 BATCH: Range = (1, 1, 4)

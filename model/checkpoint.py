@@ -1,55 +1,62 @@
-"""Checkpoints: one safetensors file, the configuration as JSON in its header. Nothing is ever unpickled."""
+"""Checkpoints: one safetensors file, everything else as JSON in its header. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-
-from .config import ModelConfig
-from .pipeline import WaveletTriplaneDiffusion
-
-_FORMAT = "wavelet-triplane-diffusion/1"
+from torch import Tensor
 
 
 class CheckpointError(ValueError):
-    """The file is missing, damaged, or no checkpoint of this project."""
+    """The file is missing, damaged, or no checkpoint of the kind that is asked for."""
 
 
-def save_checkpoint(model: WaveletTriplaneDiffusion, path: Path, half: bool = False) -> None:
-    """Writes the model and its notes, atomically; with `half` the weights as float16, the statistics as float32."""
-    header = {"format": _FORMAT, "config": json.dumps(asdict(model.config)), "notes": json.dumps(model.notes)}
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    if half:
-        weights |= {name: parameter.detach().cpu().half().contiguous() for name, parameter in model.named_parameters()}
+def write_checkpoint(path: Path, kind: str, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Writes weights, their kind and JSON values, atomically.
+
+    Args:
+        path: of the file; its folder is made.
+        kind: name and version of what the weights are of.
+        weights: tensors by name, of any dtype and on any device.
+        header: JSON values by name.
+    """
+    texts = {"format": kind, **{name: json.dumps(value) for name, value in header.items()}}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(weights, partial, metadata=header)
+        save_file(tensors, partial, metadata=texts)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path) -> WaveletTriplaneDiffusion:
-    """Builds the model that the file describes, in evaluation mode, and loads its weights as float32."""
+def read_checkpoint(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what `write_checkpoint` wrote.
+
+    Returns:
+        The weights as float32, and the header's values.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is of another kind.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            texts = file.metadata() or {}
             weights = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read as a safetensors checkpoint ({error}).") from error
-    if header.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of format {_FORMAT}, but {header.get('format', 'unmarked')}.")
+    found = texts.pop("format", "unmarked")
+    if found != kind:
+        raise CheckpointError(f"{path} is no checkpoint of format {kind}, but {found}.")
     try:
-        model = WaveletTriplaneDiffusion.from_config(ModelConfig(**json.loads(header["config"])))
-        model.load_state_dict(weights)
-        model.notes = dict(json.loads(header["notes"]))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not fit the model that its header describes ({error}).") from error
-    return model.eval()
+        return weights, {name: json.loads(text) for name, text in texts.items()}
+    except ValueError as error:
+        raise CheckpointError(f"{path} has a damaged header ({error}).") from error

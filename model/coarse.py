@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from runtime.planes import PLANE_AXES
+from runtime.geometry.triplane import PLANE_AXES
 
 from .config import network_width
 from .layers import ResBlock, TransformerBlock, conv3x3, norm, upsample

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from runtime.schedule import cosine_schedule
+from runtime.diffusion.schedule import cosine_schedule
 
 from .config import network_width
 from .layers import ResBlock, conv3x3, norm, sinusoidal_embedding, upsample

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from runtime.cameras import Camera
-from runtime.planes import PLANE_AXES
+from runtime.geometry.cameras import Camera
+from runtime.geometry.triplane import PLANE_AXES
 
 
 def plane_points(resolution: int, depths: int) -> np.ndarray:

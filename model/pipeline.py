@@ -12,16 +12,19 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from runtime.cameras import Camera
-from runtime.noise import draw, seeds_of
-from runtime.sampler import sampler_table, trailing_timesteps
-from runtime.schedule import cosine_schedule
+from runtime.diffusion.noise import draw, seeds_of
+from runtime.diffusion.samplers import sampler_table, trailing_timesteps
+from runtime.diffusion.schedule import cosine_schedule
+from runtime.geometry.cameras import Camera
 
+from .checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from .coarse import CoarseTriplaneGen
 from .config import ModelConfig, network_width
 from .diffusion import DetailDiffusion
 from .renderer import TriplaneRenderer
 from .wavelet import WaveletTransform
+
+_FORMAT = "wavelet-triplane-diffusion/1"
 
 
 class WaveletTriplaneDiffusion(nn.Module):
@@ -83,18 +86,29 @@ class WaveletTriplaneDiffusion(nn.Module):
             trained: sets that note; pass True after training, so that what is exported from it is not called untrained.
             half: writes the weights as float16.
         """
-        from .checkpoint import save_checkpoint
-
         if trained is not None:
             self.notes["trained"] = trained
-        save_checkpoint(self, Path(path), half)
+        weights = self.state_dict()
+        if half:
+            # Statistics are buffers: they stay as exact as they are.
+            weights |= {name: parameter.detach().half() for name, parameter in self.named_parameters()}
+        write_checkpoint(Path(path), _FORMAT, weights, {"config": asdict(self.config), "notes": self.notes})
 
     @classmethod
     def load(cls, path: str | Path) -> WaveletTriplaneDiffusion:
-        """Reads what `save` wrote. Raises `CheckpointError` where the file is missing or is none of ours."""
-        from .checkpoint import load_checkpoint
+        """Reads what `save` wrote, in evaluation mode, the weights as float32.
 
-        return load_checkpoint(Path(path))
+        Raises:
+            CheckpointError: the file is missing, damaged, or none of ours.
+        """
+        weights, header = read_checkpoint(Path(path), _FORMAT)
+        try:
+            model = cls.from_config(ModelConfig(**header["config"]))
+            model.load_state_dict(weights)
+            model.notes = dict(header["notes"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{path} does not fit the model that its header describes ({error}).") from error
+        return model.eval()
 
     def predict_ll(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Stage 1, and all that stage 2 needs of it.
@@ -131,7 +145,7 @@ class WaveletTriplaneDiffusion(nn.Module):
         Args:
             noisy, previous, noise: (B, 3, 3C, R, R): the state, the last prediction of x0, fresh normals.
             condition: (B, 3, width, R, R) from `predict_ll`.
-            row: (7,) float32, a row of a sampler table (columns as in `runtime.sampler.COLUMNS`).
+            row: (7,) float32, a row of a sampler table (columns as in `runtime.diffusion.samplers.COLUMNS`).
 
         Returns:
             The next state and this step's prediction of x0, both like `noisy`, standardised.
@@ -152,7 +166,7 @@ class WaveletTriplaneDiffusion(nn.Module):
             condition: (B, 3, width, R, R) from `predict_ll`.
             steps: evaluations of the network, 1 to T.
             seed: one for all items, or one each.
-            sampler: a name in `runtime.sampler.SAMPLERS`.
+            sampler: a name in `runtime.diffusion.samplers.SAMPLERS`.
 
         Returns:
             (B, 3, 3C, R, R) details in the triplane's own units.

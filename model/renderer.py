@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from runtime.cameras import Camera
-from runtime.planes import PLANE_AXES
-from runtime.rays import camera_rays
+from runtime.geometry.cameras import Camera
+from runtime.geometry.rays import camera_rays
+from runtime.geometry.triplane import PLANE_AXES
 
 # Density per scene unit for a logit of about 1: a solid whose logit is a few units is opaque within a tenth.
 DENSITY_SCALE = 20.0

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from . import wavelet
 from .bundle import default_bundle
-from .cameras import Camera
-from .engine import Runtime
 from .errors import (
     BackendError,
     BackgroundWarning,
@@ -32,10 +30,12 @@ from .errors import (
     UntrainedWarning,
     WaveletTriplaneError,
 )
-from .images import ImageBatch, ImageInput
+from .geometry.cameras import Camera
 from .mesh import Mesh
+from .pipeline import Runtime
+from .preprocessing import ImageBatch, ImageInput
+from .profiling import record_times
 from .scene import Frame, Scene
-from .timing import record_times
 
 __all__ = [
     "BackendError",

@@ -16,11 +16,11 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-from .cameras import AZIMUTH, ELEVATION, Camera
-from .engine import Runtime
 from .errors import OptionError, WaveletTriplaneError
+from .geometry.cameras import AZIMUTH, ELEVATION, Camera
+from .pipeline import Runtime
+from .profiling import record_times
 from .scene import Frame
-from .timing import record_times
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .backends import default_threads
+from .backends.device.cuda import first_gpu, gpu_name
+from .backends.tensorrt.installation import find_flavour
 from .bundle import ENGINE_GRAPHS, default_bundle, load_bundle
 from .errors import BackendError, BundleError, install_hint
-from .flavours import find_flavour, first_gpu, gpu_name
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _onnxruntime() -> Iterator[Finding]:
 
 def _cuda_provider() -> Finding:
     """Being compiled in says little: whether its libraries load shows when it opens a graph."""
-    from .backends.onnx import open_session
+    from .backends.onnxruntime.session import open_session
 
     try:
         bundle = load_bundle(default_bundle())

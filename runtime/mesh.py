@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError, install_hint
-from .grid import OUTSIDE_LOGIT, DensityGrid, Field, on_lattice, to_logit
-from .tasks import Tasks
+from .rendering.occupancy import OUTSIDE_LOGIT, DensityGrid, Field, on_lattice, to_logit
+from .rendering.parallel import Tasks
 
 Array = NDArray[np.float32]
 FORMATS = (".glb", ".ply", ".obj")

@@ -10,16 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends.base import Backend
-from .cameras import DISTANCE, ELEVATION, FOV, Camera
 from .errors import CameraError, OptionError
-from .grid import DensityGrid
+from .geometry.cameras import DISTANCE, ELEVATION, FOV, Camera
+from .geometry.rays import Rays, camera_rays
 from .mesh import Mesh, extract_mesh
-from .rays import SAMPLES_AT_ONCE, DrawingField, Rays, camera_rays, efforts, march
-from .tasks import Tasks
-from .timing import stage
+from .profiling import stage
+from .rendering.field import DrawingField
+from .rendering.marching import SAMPLES_AT_ONCE, efforts, march
+from .rendering.occupancy import DensityGrid
+from .rendering.parallel import Tasks
 
 Array = NDArray[np.float32]
-# Rays to colour (R, 3) premultiplied, alpha and depth (R,), as `rays.march` has them.
+# Rays to colour (R, 3) premultiplied, alpha and depth (R,), as `marching.march` has them.
 Shade = Callable[[Rays], tuple[Array, Array, Array]]
 
 _MAX_SIDE = 8192

@@ -17,7 +17,7 @@ import typer
 from PIL import Image
 from rich.progress import track
 
-from runtime.cameras import Camera
+from runtime.geometry.cameras import Camera
 
 from .data.drawing import render_views, to_bytes
 from .data.posed import DataError, PosedViews, object_folders, read_views, write_transforms

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.cameras import Camera
+from runtime.geometry.cameras import Camera
 
 from ..renderer import TriplaneRenderer
 from .config import SourceConfig

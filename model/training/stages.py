@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from runtime.sampler import sampler_table, trailing_timesteps
-from runtime.schedule import cosine_schedule
+from runtime.diffusion.samplers import sampler_table, trailing_timesteps
+from runtime.diffusion.schedule import cosine_schedule
 
 from ..pipeline import WaveletTriplaneDiffusion
 from .config import StageConfig, TrainConfig

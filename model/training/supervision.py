@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.cameras import Camera
-from runtime.rays import camera_rays, clip_to_cube
+from runtime.geometry.cameras import Camera
+from runtime.geometry.rays import camera_rays, clip_to_cube
 
 from ..renderer import TriplaneRenderer
 from .config import ConfigError, StageConfig

@@ -7,17 +7,15 @@ are a function of the object, so that there is something to predict (triplane au
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from einops import rearrange
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from runtime.planes import PLANE_AXES
+from runtime.geometry.triplane import PLANE_AXES
 
+from ..checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from ..layers import ResBlock, conv3x3, norm, upsample
 from ..renderer import TriplaneRenderer
 from .data.pools import TEACHER_CHANNELS
@@ -113,22 +111,17 @@ class Teacher(nn.Module):
         return bands[:, :, :channels], bands[:, :, channels:]
 
     def save(self, path: Path) -> None:
-        """Writes the weights as float16, with the sizes in the header."""
-        weights = {name: value.detach().half().cpu().contiguous() for name, value in self.state_dict().items()}
-        partial = path.with_suffix(".partial")
-        save_file(weights, partial, metadata={"format": _FORMAT, "sizes": json.dumps(self.sizes)})
-        partial.replace(path)
+        """Writes the weights as float16, with the sizes in the header, atomically."""
+        weights = {name: value.detach().half() for name, value in self.state_dict().items()}
+        write_checkpoint(path, _FORMAT, weights, {"sizes": self.sizes})
 
     @classmethod
     def load(cls, path: Path) -> Teacher:
-        """Reads what `save` wrote. Raises `ValueError` where the file is missing, damaged or none of ours."""
+        """Reads what `save` wrote. Raises `CheckpointError` where the file is missing, damaged or none of ours."""
+        weights, header = read_checkpoint(path, _FORMAT)
         try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                if header.get("format") != _FORMAT:
-                    raise ValueError(f"{path} is no teacher of format {_FORMAT}.")
-                teacher = cls(**json.loads(header["sizes"]))
-                teacher.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{path} cannot be read as a teacher's checkpoint ({error}).") from None
+            teacher = cls(**header["sizes"])
+            teacher.load_state_dict(weights)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{path} does not fit the teacher that its header describes ({error}).") from error
         return teacher

@@ -16,7 +16,7 @@ import typer
 from PIL import Image
 from rich.console import Console
 
-from runtime.cameras import Camera
+from runtime.geometry.cameras import Camera
 
 from ..checkpoint import CheckpointError
 from ..config import PRESETS, ModelConfig, network_width
@@ -114,10 +114,7 @@ def _teacher(config: TrainConfig, sizes: ModelConfig, folder: Path, device: torc
     if not path.exists() and config.teacher_init:
         path = Path(config.teacher_init)
     if path.exists() or config.teacher_init:
-        try:
-            teacher = Teacher.load(path)
-        except ValueError as error:
-            raise CheckpointError(str(error)) from None
+        teacher = Teacher.load(path)
         if (teacher.sizes["channels"], teacher.sizes["resolution"]) != (sizes.triplane_channels, sizes.resolution):
             raise ConfigError(f"{path} is a teacher of other sizes: {teacher.sizes}.")
         return teacher.to(device)

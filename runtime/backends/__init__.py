@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..bundle import ENGINE_GRAPHS, Bundle
-from ..engines import build_hint, engine_folder, engine_path
 from ..errors import AbsentError, BackendError, OptionError, install_hint
 from .base import Backend
+from .tensorrt.engine_file import build_hint, engine_folder, engine_path
 
 _logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def _open_tensorrt(bundle: Bundle, precision: str, reason: str) -> Backend:
     folder = engine_folder(bundle)
     if not engine_path(folder, precision, ENGINE_GRAPHS[0]).exists():
         raise AbsentError(f"There are no engines of {precision} in {folder}.", build_hint(bundle, precision))
-    from .tensorrt import open_tensorrt
+    from .tensorrt.launcher import open_tensorrt
 
     return open_tensorrt(bundle, precision, reason)
 
@@ -81,7 +81,7 @@ def _open_cuda(bundle: Bundle, precision: str, reason: str) -> Backend:
             f"The installed ONNX Runtime {onnxruntime.__version__} has no CUDA provider.",
             f"Use backend='cpu', or run `pip uninstall -y onnxruntime` first. {install_hint('gpu')}",
         )
-    from .cuda import open_cuda
+    from .onnxruntime.cuda import open_cuda
 
     return open_cuda(bundle, precision, reason)
 

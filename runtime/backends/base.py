@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grid import Field
+from ..rendering.field import Field
 
 Array = NDArray[np.float32]
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle, Graph
 from ..errors import BackendError, ClosedError
-from ..grid import Field
-from ..planes import LatticeIndex, PlaneSampler
-from ..tasks import DECODED_AT_ONCE
-from ..timing import stage
+from ..profiling import stage
+from ..rendering.field import Field, LatticeIndex
+from ..rendering.parallel import DECODED_AT_ONCE
+from ..rendering.triplane_sampler import PlaneSampler
 from ..wavelet import idwt2d
 from .base import Array
-from .onnx import open_session
+from .onnxruntime.session import open_session
 
 # Inputs by name to outputs in the graph's order.
 Network = Callable[[Mapping[str, Array]], list[Array]]

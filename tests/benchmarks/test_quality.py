@@ -1,19 +1,27 @@
 """The quality benchmark: its figures on known pictures and surfaces, and one small run of the whole command."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 from typer.testing import CliRunner
 
+import model.training as training
 import runtime
 from benchmarks import quality
+from benchmarks.subjects import HELD_OUT
+from model.training.config import load_config
 from model.training.data.posed import write_transforms
 from model.training.dataset import procedural_views
+from model.training.figures import VALIDATION_SEED
 from model.training.procedural.objects import make_objects
 from model.training.procedural.solids import distance_and_colour
+from model.training.teacher import Teacher
 from runtime import Camera
+
+LONG = Path(training.__file__).parent / "configs" / "long.toml"
 
 
 def disc(radius, size=64, shift=0.0):
@@ -45,6 +53,38 @@ def test_figures_are_what_their_definitions_say():
     blank = quality.view_figures(np.ones((64, 64, 3), np.float32), np.zeros((64, 64)), truth)
     assert blank["iou"] == 0
     assert blank["psnr"] < blank["psnr_object"] + 30
+
+
+def test_patches_of_the_truth_are_nearest_and_blur_is_far():
+    rng = np.random.default_rng(0)
+    distances = {}
+    for name in ("same", "shifted", "blurred"):
+        patches = quality.PatchDistance()
+        for view in range(12):
+            truth = np.ones((64, 64, 4), np.float32)
+            truth[..., :3] = np.random.default_rng(view).random((64, 64, 3))
+            drawn = truth[..., :3]
+            if name == "shifted":
+                drawn = np.roll(drawn, 9, axis=0)
+            if name == "blurred":
+                drawn = sum(np.roll(drawn, k, axis=1) for k in range(-3, 4)) / 7
+            patches.add(drawn, truth)
+        distances[name] = patches.value()
+    assert distances["same"] == 0
+    assert distances["shifted"] < 0.3 * distances["blurred"], "where details are does not matter, that they are does"
+    nothing = quality.PatchDistance()
+    nothing.add(rng.random((64, 64, 3), np.float32), np.zeros((64, 64, 4), np.float32))
+    assert nothing.value() == 0
+
+
+def test_sharpness_is_of_the_gradients_inside_the_silhouette():
+    truth = disc(0.7)
+    truth[::2, :, :3] = 0.3
+    half = truth.copy()
+    half[..., :3] = 0.5 + 0.5 * (truth[..., :3] - 0.5)
+    drawn = np.where(truth[..., 3:] > 0.5, half[..., :3], 1)
+    figures = quality.view_figures(drawn.astype(np.float32), truth[..., 3], truth)
+    assert 0.4 < figures["sharpness"] < 0.75
 
 
 def test_surface_points_lie_on_the_surface_all_around():
@@ -94,15 +134,16 @@ def test_the_interval_covers_the_mean_and_shrinks_with_more_objects():
 
 
 def test_held_out_objects_are_none_that_training_draws():
-    from model.training.config import TrainConfig
-
-    config = TrainConfig()
-    assert config.first_seed + config.objects < quality.HELD_OUT
+    config = load_config(LONG)
+    assert all(source.first_seed + source.objects < VALIDATION_SEED for source in config.source)
+    assert VALIDATION_SEED + 1_000_000 < HELD_OUT
 
 
 @pytest.mark.parametrize("own", [False, True])
 def test_the_command_measures_and_writes_what_it_says(own, tiny_bundle, tmp_path):
+    Teacher(8, 16, 32, width=16).save(tmp_path / "teacher.safetensors")
     arguments = ["--bundle", tiny_bundle, "--objects", 2, "--size", 24, "--samples", 8]
+    arguments += ["--teacher", tmp_path / "teacher.safetensors"]
     if own:
         for seed in range(2):
             write_transforms(tmp_path / "data" / str(seed), procedural_views(seed, 3, 32))
@@ -123,6 +164,11 @@ def test_the_command_measures_and_writes_what_it_says(own, tiny_bundle, tmp_path
         "4 steps are the tiny bundle's default"
     )
     assert ("fscore" in figures["intervals"]["default"]) != own
+    assert ("teacher, bilinear details" in figures["baselines"]) != own, (
+        "views without orthographic ones have no ceiling"
+    )
+    assert figures["intervals"]["default"]["patches"]["mean"] > 0
+    assert figures["intervals"]["diffusion, 50 steps"]["diversity"]["mean"] >= 0
     assert (tmp_path / "sheet.png").exists()
 
 

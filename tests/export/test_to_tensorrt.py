@@ -19,10 +19,10 @@ from export.lint import LintError, check
 from export.quantize import calibration_feeds, calibration_pictures
 from export.to_onnx import convert, untrained_model
 from export.to_tensorrt import BATCH, POINTS, TARGETS, VIEWS, build_engines
+from runtime.backends.tensorrt.engine_file import _opened, engine_path
+from runtime.backends.tensorrt.installation import Flavour, find_flavour
 from runtime.bundle import ENGINE_GRAPHS, Graph, load_bundle
-from runtime.engines import _opened, engine_path
 from runtime.errors import BackendError, OptionError
-from runtime.flavours import Flavour, find_flavour
 
 pytest.importorskip("tensorrt_rtx_bindings")
 RANGES = {"batch": BATCH, "points": POINTS, **VIEWS}

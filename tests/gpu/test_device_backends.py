@@ -17,10 +17,11 @@ from export.engine_builder import BuildError
 from export.parity import TOLERANCE, example_pictures, psnr
 from export.to_onnx import export_bundle
 from export.to_tensorrt import build_engines
+from runtime.backends.device.cuda import gpu_name
+from runtime.backends.tensorrt.engine_file import engine_folder
+from runtime.backends.tensorrt.installation import find_flavour
 from runtime.bundle import load_bundle
-from runtime.engines import engine_folder
 from runtime.errors import AbsentError
-from runtime.flavours import find_flavour, gpu_name
 
 pytestmark = pytest.mark.gpu
 PRECISIONS = ("float32", "float16", "int8")

@@ -8,9 +8,9 @@ import onnxruntime as ort
 import pytest
 
 from runtime import doctor
+from runtime.backends.tensorrt.installation import Flavour
 from runtime.errors import BackendError
-from runtime.flavours import Flavour
-from tests.runtime.fake_cuda import FakeCuda, Status
+from tests.runtime.backends.fake_cuda import FakeCuda, Status
 
 
 def findings(monkeypatch, *, which=None):
@@ -116,7 +116,7 @@ def test_a_cuda_provider_that_opens_nothing_is_a_fault(monkeypatch):
 
 def test_a_cuda_provider_that_opens_a_graph_is_good(monkeypatch):
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr("runtime.backends.onnx.open_session", lambda *_: None)
+    monkeypatch.setattr("runtime.backends.onnxruntime.session.open_session", lambda *_: None)
     assert findings(monkeypatch)["cuda provider"].good
 
 

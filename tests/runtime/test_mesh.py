@@ -8,9 +8,9 @@ import trimesh
 from skimage.measure import marching_cubes
 
 import runtime
-from runtime.grid import DensityGrid, to_logit
 from runtime.mesh import extract_mesh
-from runtime.tasks import Tasks
+from runtime.rendering.occupancy import DensityGrid, to_logit
+from runtime.rendering.parallel import Tasks
 
 SCALE = 20.0
 CENTRE, HALF = np.array([0.2, -0.1, 0.3]), np.array([0.5, 0.3, 0.2])

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runtime.cameras import Camera
-from runtime.planes import PLANE_AXES
-from runtime.rays import camera_rays
+from runtime.geometry.cameras import Camera
+from runtime.geometry.rays import camera_rays
+from runtime.geometry.triplane import PLANE_AXES
 
 from ..procedural.solids import FAR, Solids, first_hits
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.cameras import Camera
-from runtime.images import TRAINING_FRAMING
+from runtime.geometry.cameras import FOREGROUND_RATIO, Camera
 
 
 def framing_of(outline: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:
-    """The scale and the shift that centre an object and make its bounding square `TRAINING_FRAMING` of the picture.
+    """The scale and the shift that centre an object and make its bounding square `FOREGROUND_RATIO` of the picture.
 
     Args:
         outline: (K, 3) points whose convex hull is the object's, in any units.
@@ -29,7 +28,7 @@ def framing_of(outline: NDArray[np.floating]) -> tuple[float, NDArray[np.float64
         low, high = seen.min(0), seen.max(0)
         centre, longest = (low + high) / 2, (high - low).max()
         shift = shift - half_picture * (centre[0] * right - centre[1] * up)
-        factor = float(2 * TRAINING_FRAMING / longest)
+        factor = float(2 * FOREGROUND_RATIO / longest)
         scale, shift = scale * factor, shift * factor
     return scale, shift
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from runtime.cameras import Camera
+from runtime.geometry.cameras import Camera
 
 from ..procedural.objects import MAX_YAW
 from .drawing import draw_orthographic, draw_view, over_white, to_bytes

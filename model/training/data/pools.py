@@ -16,7 +16,7 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from runtime.cameras import Camera
+from runtime.geometry.cameras import Camera
 
 from ..config import SourceConfig
 from ..procedural.objects import make_object

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from runtime.cameras import Camera
 from runtime.errors import CameraError
+from runtime.geometry.cameras import Camera
 
 from .drawing import OrthographicViews
 

@@ -17,7 +17,7 @@ from model.training.dataset import app
 from model.training.procedural.families import yaw
 from model.training.procedural.solids import BOX, Solid, pack
 from runtime import Camera
-from runtime.planes import PLANE_AXES
+from runtime.geometry.triplane import PLANE_AXES
 
 RED = np.array([0.8, 0.3, 0.1])
 HALF = np.array([0.3, 0.45, 0.2])

@@ -9,7 +9,7 @@ from model.training.procedural.objects import ALL_FAMILIES, make_object, make_ob
 from model.training.procedural.patterns import NAMES, amount
 from model.training.procedural.solids import BOX, ELLIPSOID, ROUND, Solid, distance_and_colour, first_hits, pack
 from runtime import Camera
-from runtime.images import TRAINING_FRAMING
+from runtime.geometry.cameras import FOREGROUND_RATIO
 
 GREY = np.full(3, 0.5)
 
@@ -75,7 +75,7 @@ def test_objects_are_framed_and_inside_the_unit_sphere(family):
     for alpha in rgba[..., 3]:
         rows, columns = (np.flatnonzero((alpha > 0.05).any(axis)) for axis in (1, 0))
         longest = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-        assert longest == pytest.approx(128 * TRAINING_FRAMING, abs=2.5)
+        assert longest == pytest.approx(128 * FOREGROUND_RATIO, abs=2.5)
         assert abs(rows[0] + rows[-1] + 1 - 128) <= 3
         assert abs(columns[0] + columns[-1] + 1 - 128) <= 3
     shell = torch.nn.functional.normalize(torch.randn(6, 4000, 3, generator=torch.Generator().manual_seed(0)), dim=-1)

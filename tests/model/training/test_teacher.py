@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from model.checkpoint import CheckpointError
 from model.training.config import SourceConfig, StageConfig, TrainConfig
 from model.training.data.pools import TEACHER_CHANNELS, make_pool
 from model.training.stages import Stages
 from model.training.teacher import Exchange, Teacher
 from model.wavelet import WaveletTransform
-from runtime.planes import PLANE_AXES
+from runtime.geometry.triplane import PLANE_AXES
 
 
 @pytest.mark.parametrize("plane", range(3))
@@ -47,7 +48,7 @@ def test_a_teacher_is_kept_and_read_again(tmp_path):
     torch.testing.assert_close(again(views)[0], ll, atol=0.02, rtol=0.02)
     (tmp_path / "bad").write_bytes(b"12345678 no teacher")
     for path, reason in ((tmp_path / "bad", "cannot be read"), (tmp_path / "none", "cannot be read")):
-        with pytest.raises(ValueError, match=reason):
+        with pytest.raises(CheckpointError, match=reason):
             Teacher.load(path)
 
 

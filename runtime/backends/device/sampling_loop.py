@@ -1,0 +1,270 @@
+"""Coarse stage, sampling loop and inverse wavelet transform on a device, from one upload to one download.
+
+Buffers are bound once for each shape. The first run is plain; then the launches are captured, and replayed once to
+compare with it, bit for bit. Where capture fails or differs the loop stays plain, and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import BackendError
+from ...profiling import stage
+from .cuda import ALIGNMENT, Buffer, Device
+
+_logger = logging.getLogger(__name__)
+Array = NDArray[np.float32]
+
+# Shapes that are kept ready: each holds its buffers and its captured graph.
+_MOST_SHAPES = 4
+
+
+# Puts one graph, bound to its buffers, into the stream; raises `BackendError` where it cannot.
+Launch = Callable[[], None]
+
+
+class Launcher(Protocol):
+    """Puts graphs of the bundle into a device's stream."""
+
+    def bind(self, graph: str, buffers: Mapping[str, Buffer]) -> Launch:
+        """Binds a graph to the named buffers, which it reads and writes as often as the launch is called.
+
+        Raises:
+            BackendError: a shape is not one that the graph takes.
+        """
+        ...
+
+    def capture(self, launches: Sequence[Launch]) -> Any:
+        """Makes one thing of launches, all its own, that `replay` runs in their order.
+
+        Raises:
+            BackendError: it cannot be done.
+        """
+        ...
+
+    def replay(self, captured: Any) -> None:
+        """Puts what was captured into the stream."""
+        ...
+
+    def forget(self, captured: Any) -> None:
+        """Gives what was captured back."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what it holds."""
+        ...
+
+
+@dataclass
+class _Arrangement:
+    """The buffers of one shape, the launches bound to them, and what was captured of these."""
+
+    buffers: dict[str, Buffer]
+    row_stride: int
+    draw_stride: int
+    launches: list[Launch] = field(default_factory=list)
+    captured: Any = None
+    plain: bool = False
+    owned: list[int] = field(default_factory=list)
+    # The read-only array that its noise is, where it is one.
+    noise: Array | None = None
+
+
+class DeviceLoop:
+    """The loop of one thread.
+
+    Args:
+        device: its memory and stream.
+        launcher: runs graphs in that stream.
+        channels, resolution, width: C, R and the condition's width.
+
+    Attributes:
+        fallback: why the last new shape runs without a captured graph where it should; None otherwise.
+    """
+
+    def __init__(self, device: Device, launcher: Launcher, channels: int, resolution: int, width: int) -> None:
+        self._device, self._launcher = device, launcher
+        self._channels, self._resolution, self._width = channels, resolution, width
+        self._ready: OrderedDict[tuple[int, int, int], _Arrangement] = OrderedDict()
+        self._made: tuple[Array, Buffer] | None = None
+        self.fallback: str | None = None
+
+    def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
+        """Pictures to triplanes.
+
+        Args:
+            images: (B, 3, 4R, 4R); noise: (draws, B, 3, 3C, R, R); table: (N, 7).
+
+        Returns:
+            (B, 3, C, 2R, 2R) float32, read-only.
+
+        Raises:
+            BackendError: a launch failed, or values are not finite; the message names the step.
+        """
+        self._made = None
+        arrangement = self._arranged(len(images), len(noise), len(table))
+        self._fill(arrangement, images, noise, table)
+        with stage("loop"):
+            result = self._run(arrangement)
+        # What `made_of` says of it has to stay true.
+        result.setflags(write=False)
+        self._made = (result, arrangement.buffers["triplane"])
+        if not np.isfinite(result).all():
+            raise BackendError(
+                f"{self._first_bad(arrangement, images, noise, table)} gave NaN or infinity.",
+                "Use precision='float32'; if that is what ran, the weights are broken.",
+            )
+        return result
+
+    def made_of(self, triplane: Array) -> Buffer | None:
+        """Where on the device a triplane is that is all of what was made last, None if it is not."""
+        if self._made is None or triplane.base is not self._made[0] or triplane.size != self._made[0].size:
+            return None
+        return self._made[1]
+
+    def bands(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
+        """As `triplanes`, but LL (B, 3, C, R, R) and standardised details (B, 3, 3C, R, R)."""
+        self.triplanes(images, noise, table)
+        buffers = self._arranged(len(images), len(noise), len(table)).buffers
+        return self._device.download(buffers["ll"]), self._device.download(buffers[f"state{len(table) % 2}"])
+
+    def close(self) -> None:
+        """Gives every buffer and graph back."""
+        with ExitStack() as closing:  # Runs them from the last to the first, whatever one of them raises.
+            closing.callback(self._device.close)
+            closing.callback(self._launcher.close)
+            while self._ready:
+                closing.callback(self._release, self._ready.popitem()[1])
+
+    def _arranged(self, batch: int, draws: int, steps: int) -> _Arrangement:
+        key = (batch, draws, steps)
+        if key in self._ready:
+            self._ready.move_to_end(key)
+            return self._ready[key]
+        while len(self._ready) >= _MOST_SHAPES:
+            self._release(self._ready.popitem(last=False)[1])
+        c, r = self._channels, self._resolution
+        bands = (batch, 3, 3 * c, r, r)
+        shapes = {
+            "image": (batch, 3, 4 * r, 4 * r),
+            "ll": (batch, 3, c, r, r),
+            "condition": (batch, 3, self._width, r, r),
+            **dict.fromkeys(("state0", "state1", "denoised0", "denoised1"), bands),
+            "triplane": (batch, 3, c, 2 * r, 2 * r),
+        }
+        arrangement = _Arrangement({}, ALIGNMENT, _aligned(4 * int(np.prod(bands))))
+        try:
+            for name, shape in shapes.items():
+                self._allocate(arrangement, name, shape, 4 * int(np.prod(shape)))
+            self._allocate(arrangement, "noise", (draws, *bands), draws * arrangement.draw_stride)
+            self._allocate(arrangement, "rows", (steps, 7), steps * arrangement.row_stride)
+            arrangement.launches = self._bound(arrangement, steps)
+        except BaseException:
+            self._release(arrangement)
+            raise
+        self._ready[key] = arrangement
+        return arrangement
+
+    def _allocate(self, arrangement: _Arrangement, name: str, shape: tuple[int, ...], size: int) -> None:
+        address = self._device.allocate(size)
+        arrangement.owned.append(address)
+        arrangement.buffers[name] = Buffer(address, shape)
+
+    def _release(self, arrangement: _Arrangement) -> None:
+        captured, arrangement.captured = arrangement.captured, None
+        # They hold sessions, which have to go before their stream does.
+        arrangement.launches.clear()
+        with ExitStack() as freeing:
+            for address in arrangement.owned:
+                freeing.callback(self._device.free, address)
+            if captured is not None:
+                self._launcher.forget(captured)
+
+    def _fill(self, arrangement: _Arrangement, images: Array, noise: Array, table: NDArray[np.float64]) -> None:
+        device, buffers = self._device, arrangement.buffers
+        device.upload(buffers["image"], images)
+        fixed = noise.base if noise.base is not None and not noise.base.flags.writeable else None
+        # One item's noise is kept by seed, and never changes.
+        if fixed is None or fixed.size != noise.size or arrangement.noise is not fixed:
+            for index, drawn in enumerate(noise):
+                device.upload(buffers["noise"].part(index, arrangement.draw_stride), drawn)
+            arrangement.noise = fixed
+        for index, row in enumerate(table.astype(np.float32)):
+            device.upload(buffers["rows"].part(index, arrangement.row_stride), row)
+
+    def _run(self, arrangement: _Arrangement) -> Array:
+        triplane = arrangement.buffers["triplane"]
+        if arrangement.captured is not None:
+            self._launcher.replay(arrangement.captured)
+            return self._device.download(triplane)
+        for launch in arrangement.launches:
+            launch()
+        plain = self._device.download(triplane)
+        if not arrangement.plain:
+            self.fallback = self._capture(arrangement, plain)
+            if self.fallback is not None:
+                arrangement.plain = True
+                _logger.warning("The sampling loop runs without a captured graph: %s", self.fallback)
+        return plain
+
+    def _capture(self, arrangement: _Arrangement, plain: Array) -> str | None:
+        """Captures the launches; returns why not, where that fails or gives something else than the plain run."""
+        try:
+            captured = self._launcher.capture(arrangement.launches)
+        except BackendError as error:
+            return f"capture failed: {error.cause}"
+        try:
+            self._launcher.replay(captured)
+            again = self._device.download(arrangement.buffers["triplane"])
+        except BackendError as error:
+            self._launcher.forget(captured)
+            return f"replay failed: {error.cause}"
+        if not np.array_equal(again, plain, equal_nan=True):
+            self._launcher.forget(captured)
+            return "the captured graph gave another result than the plain run"
+        arrangement.captured = captured
+        return None
+
+    def _bound(self, arrangement: _Arrangement, steps: int) -> list[Launch]:
+        """Every launch of a run, in order. The first step reads the noise itself: nothing overwrites it."""
+        b, bind = arrangement.buffers, self._launcher.bind
+        noise = b["noise"]
+        start = noise.part(0, arrangement.draw_stride)
+        launches = [bind("coarse", {"image": b["image"], "triplane_ll": b["ll"], "condition": b["condition"]})]
+        for index in range(steps):
+            before, after = index % 2, (index + 1) % 2
+            step = {
+                "noisy": b[f"state{before}"] if index else start,
+                "condition": b["condition"],
+                # The first row has no use for a previous prediction: any finite values do.
+                "previous": b[f"denoised{before}"] if index else start,
+                "noise": noise.part(min(index + 1, noise.shape[0] - 1), arrangement.draw_stride),
+                "row": b["rows"].part(index, arrangement.row_stride),
+                "next": b[f"state{after}"],
+                "denoised": b[f"denoised{after}"],
+            }
+            launches.append(bind("diffusion_step", step))
+        details = b[f"state{steps % 2}"]
+        return [*launches, bind("assemble", {"triplane_ll": b["ll"], "details": details, "triplane": b["triplane"]})]
+
+    def _first_bad(self, arrangement: _Arrangement, images: Array, noise: Array, table: NDArray[np.float64]) -> str:
+        """Runs launch by launch, looking at each result: which is the first that is not finite."""
+        self._fill(arrangement, images, noise, table)
+        watched = ["condition", *(f"state{(index + 1) % 2}" for index in range(len(table)))]
+        for index, (launch, name) in enumerate(zip(arrangement.launches, watched, strict=False)):
+            launch()
+            if not np.isfinite(self._device.download(arrangement.buffers[name])).all():
+                return "The coarse stage" if index == 0 else f"Step {index} of {len(table)}"
+        return "The inverse wavelet transform"
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,1 @@
+"""ONNX Runtime: sessions, and its CUDA provider."""

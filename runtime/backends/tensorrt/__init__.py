@@ -1,0 +1,1 @@
+"""TensorRT: what is installed, engine files, and their launcher."""

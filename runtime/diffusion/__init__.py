@@ -1,0 +1,1 @@
+"""Noise schedule, samplers as tables, and seeded noise."""

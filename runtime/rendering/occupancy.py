@@ -1,0 +1,334 @@
+"""A coarse look at a density field, paid once a scene, so that drawing it can leave out what is empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry.triplane import PLANE_AXES
+from .field import Field, LatticeIndex
+from .parallel import Tasks
+
+Array = NDArray[np.float32]
+
+# Below one of these optical depths per scene unit a field is haze: what the grid knows of it is enough. Where it may be
+# above, in a cell or beside it, the field itself is asked. Haze may be the denser the less of it there is: what the
+# grid errs by adds up along a ray, to 1/255 at the optical depth below (docs/decisions.md).
+_HAZE = (0.2, 0.15, 0.11, 0.08, 0.06, 0.045)
+_MOST_HAZE = 0.045
+# Through the whole cube this is a third of a step of 8 bits, and it is seldom everywhere.
+_NOTHING = 5e-4
+# Cells beyond which clearance is not counted: a block of samples longer than that is looked at sample by sample.
+_FARTHEST_CLEARANCE = 8
+# Share of the sensitivity that counts: what a texel has beyond its cell's middle seldom lies along the steepest
+# direction in all planes at once. At this share a step of noise in every texel stays within 1/255 (docs/decisions.md).
+_ALIGNED = 0.5
+# A softplus of less is as good as 0: what is outside is bounded, so that a surface is interpolated well.
+OUTSIDE_LOGIT = -15.0
+# Of `DensityGrid.parts`.
+EMPTY, SOLID = 0, 255
+
+
+@dataclass(frozen=True)
+class DensityGrid:
+    """What a field is like in each of N^3 cells of the cube [-1, 1]^3, two texels wide, and in the eight parts of each.
+
+    Attributes:
+        logit: (N^3,) float32, of the density at the middle of each cell, x slowest, z fastest.
+        colors: (N^3,) items of three float32, RGB there; NumPy reads an item at once.
+        unsure: (N^3,) bool, True where the surface may pass through a cell whose middle does not tell.
+        clearance: (N^3,) uint8, how many cells around each are empty on every side, itself included: 0 for one that is
+            not, 1 where it is but not all its neighbours, 8 at most.
+        parts: ((2N)^3,) uint8: EMPTY where a picture shows nothing at all, SOLID where it has to ask the field,
+            otherwise haze, whose density is `densities[part]`.
+        densities: (256,) float32, 0 for EMPTY and SOLID.
+        density_scale: density = density_scale * softplus(logit).
+        resolution: N.
+    """
+
+    logit: Array
+    colors: NDArray[np.void]
+    unsure: NDArray[np.bool_]
+    clearance: NDArray[np.uint8]
+    parts: NDArray[np.uint8]
+    densities: Array
+    density_scale: float
+    resolution: int
+
+    @classmethod
+    def of(
+        cls, field: Field, triplane: Array, density_scale: float, sensitivity: Sequence[float], tasks: Tasks
+    ) -> DensityGrid:
+        """Looks at the field in the middle of every cell, and at the planes for what the middles do not show.
+
+        Args:
+            field: points (N, 3) to colour (N, 3) and density (N,) = density_scale * softplus(logit).
+            triplane: (3, C, H, W), what the field reads; H = W, a multiple of 4.
+            density_scale: from the bundle.
+            sensitivity: for each plane, how much the logit changes at most with the plane's features (Euclidean norm).
+            tasks: where the field is asked.
+        """
+        resolution = triplane.shape[-1] // 2
+        changes = tasks.map(lambda plane: _unforeseen(triplane[plane], sensitivity[plane]), range(3))
+        shift, rise = (_over_cells(maps) for maps in zip(*changes, strict=True))
+        rgb, density = _look(field, np.arange((resolution // 2) ** 3), resolution // 2, tasks)
+        logit = to_logit(density, density_scale)
+        nothing, haze = (float(to_logit(limit, density_scale)) for limit in (_NOTHING, _haze_limit(density)))
+        # Twice as coarse a look finds most of what need not be asked for, at an eighth of the cost.
+        cells = np.flatnonzero(_in_parts(logit, np.maximum) + shift + rise > haze)
+        colors, logit = _split(_items(rgb), resolution // 2), _in_parts(logit, _closer)
+        logit /= 64
+        rgb, density = _look(field, cells, resolution, tasks)
+        colors[cells], logit[cells] = _items(rgb), to_logit(density, density_scale)
+        level = (haze - nothing) / (SOLID - 1)
+        # 511 times 64 stays within 16 bits, which are several times as fast as 32.
+        levels: Array = np.clip(np.rint((logit - np.float32(nothing)) / np.float32(level)), -511, 511)
+        between = _in_parts(levels.astype(np.int16), _closer)
+        between >>= 6
+        parts = np.clip(between, EMPTY, SOLID - 1, out=between).astype(np.uint8)
+        parts |= _in_parts(logit + rise > haze, np.logical_or).view(np.uint8) * np.uint8(SOLID)
+        densities = density_scale * np.logaddexp(0, nothing + level * np.arange(256)).astype(np.float32)
+        densities[[EMPTY, SOLID]] = 0
+        clearance = _clearance(parts == EMPTY, resolution)
+        return cls(logit, colors, np.abs(logit) <= rise, clearance, parts, densities, density_scale, resolution)
+
+    def refined(self, field: Field, tasks: Tasks) -> DensityGrid:
+        """What is left of the solid parts after a look at the middle of each that may be none, a texel from the next.
+
+        Between texels a field has nothing but interpolation, so only a part with one above haze around it stays solid.
+        Haze of single texels is told only where it is sampled as finely.
+        """
+        side, levels = 2 * self.resolution, self.densities[EMPTY + 1 : SOLID]
+        # Where everything around is above haze there is nothing to be gained.
+        above = _in_parts(self.logit > to_logit(levels[-1], self.density_scale), np.logical_and)
+        asked = np.flatnonzero((self.parts == SOLID) & ~above)
+        _, density = _look(field, asked, side, tasks)
+        above[asked] = density > levels[-1]
+        near = _dilated(above.reshape((side,) * 3)).reshape(-1)[asked]
+        parts = self.parts.copy()
+        parts[asked] = np.where(near, SOLID, np.searchsorted(levels, density).clip(EMPTY, SOLID - 1))
+        return replace(self, parts=parts)
+
+    def parts_at(self, origin: Array, directions: Array, distances: Array) -> NDArray[np.intp]:
+        """Index (S, R) of the part that each sample is in: origin (3,), directions (3, R), distances (S, R)."""
+        return _places(origin, directions, distances, 2 * self.resolution)
+
+    def cells_at(self, origin: Array, directions: Array, distances: Array) -> NDArray[np.intp]:
+        """Index (S, R) of the cell that each sample is in."""
+        return _places(origin, directions, distances, self.resolution)
+
+    def colors_at(self, parts: NDArray[np.intp]) -> Array:
+        """RGB (K, 3) in the middle of the cells that some parts belong to."""
+        # Quotients of 32 bits by one number are several times as fast as of 64, or as `divmod`.
+        side, found = np.int32(2 * self.resolution), parts.astype(np.int32)
+        row, x = found // side, found // side**2
+        y, z = row - x * side, found - row * side
+        cells = ((x >> 1) * np.int32(self.resolution) + (y >> 1)) * np.int32(self.resolution) + (z >> 1)
+        return self.colors[cells].view(np.float32).reshape(-1, 3)
+
+
+def _places(origin: Array, directions: Array, distances: Array, side: int) -> NDArray[np.intp]:
+    """Which of side^3 equal parts of the cube each sample is in."""
+    half = np.float32(side / 2)
+    places = distances * (half * directions)[:, None]
+    places += (half * (origin + 1))[:, None, None]
+    np.clip(places, 0, side - 1, out=places)
+    # Of 32 bits, which are several times as fast as 64, and enough for a thousand texels a side.
+    axes = places.astype(np.int32)
+    found = axes[0]
+    for axis in axes[1:]:
+        found *= side
+        found += axis
+    return found.astype(np.intp)
+
+
+def on_lattice(field: Field, axis: Array) -> Callable[[LatticeIndex], tuple[Array, Array]]:
+    """A field at points of a lattice, given by three arrays (K,) of indices into `axis` (n,).
+
+    A field may have a method `lattice`, made for that; any other is asked point by point.
+    """
+    if hasattr(field, "lattice"):
+        found: Callable[[LatticeIndex], tuple[Array, Array]] = field.lattice(axis)
+        return found
+    return lambda index: field(np.stack([axis[i] for i in index], axis=-1))
+
+
+def to_logit(density: Array | float, density_scale: float) -> Array:
+    """The inverse of density_scale * softplus(logit), at least -15."""
+    value = np.asarray(density, np.float32) / np.float32(density_scale)
+    # log(exp(v) - 1); a large v is its own inverse.
+    small = np.log(np.expm1(np.clip(value, np.exp(OUTSIDE_LOGIT), 20)))
+    return np.where(value > 20, value, small).astype(np.float32)
+
+
+def _haze_limit(density: Array) -> float:
+    """The largest limit of haze that leaves no more than is allowed of it along any row of cells.
+
+    Args:
+        density: (n^3,), in the middle of each cell.
+    """
+    side = round(len(density) ** (1 / 3))
+    cube = density.reshape((side,) * 3)
+    for limit in _HAZE[:-1]:
+        thin = np.where(cube < limit, cube, 0)
+        if max(thin.sum(axis).max() for axis in range(3)) * 2 / side <= _MOST_HAZE:
+            return limit
+    return _HAZE[-1]
+
+
+def _look(field: Field, cells: NDArray[np.integer], resolution: int, tasks: Tasks) -> tuple[Array, Array]:
+    """Colour (K, 3) and density (K,) in the middle of some of resolution^3 cells."""
+    axis = (np.arange(resolution, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / resolution) - 1
+    rgb, density = np.empty((len(cells), 3), np.float32), np.empty(len(cells), np.float32)
+
+    ask = on_lattice(field, axis)
+
+    def look(part: slice) -> None:
+        rgb[part], density[part] = ask(np.unravel_index(cells[part], (resolution,) * 3))
+
+    # Smaller parts than a picture's: all of these points are asked, and stay in a core's cache.
+    tasks.run(look, len(cells), 8)
+    return rgb, density
+
+
+def _over_cells(maps: Sequence[Array]) -> Array:
+    """(N^3,) the sum of three planes' maps (N, N), each the same along the axis that its plane lacks."""
+    total = np.zeros((len(maps[0]),) * 3, np.float32)
+    for change, (column, row, sign) in zip(maps, PLANE_AXES, strict=True):
+        # The plane's (row, column) to (x, y, z), with the axis that it lacks of length 1.
+        rows = change[::sign]
+        total += np.expand_dims(rows if row < column else rows.T, 3 - row - column)
+    return total.reshape(-1)
+
+
+def _items(rgb: Array) -> NDArray[np.void]:
+    """Colours (K, 3) as items (K,) of three numbers, which NumPy moves at once."""
+    items: NDArray[np.void] = rgb.view("V12")[:, 0]
+    return items
+
+
+def _split(values: NDArray[Any], resolution: int) -> NDArray[Any]:
+    """What is known of resolution^3 cells for each of the eight parts of every cell."""
+    cube = values.reshape((resolution,) * 3)
+    for axis in (2, 1, 0):
+        cube = cube.repeat(2, axis=axis)
+    return cube.reshape(-1)
+
+
+def _unforeseen(plane: Array, sensitivity: float) -> tuple[Array, Array]:
+    """How far a plane may move the logit from what one would expect of it.
+
+    Args:
+        plane: (C, 2N, 2N), N even.
+        sensitivity: as in `DensityGrid.of`.
+
+    Returns:
+        (N, N), in the middle of each cell from what interpolation of the middles of cells twice as wide makes of it;
+        (N, N), anywhere in the cell from what interpolation of the cells' middles makes of it.
+    """
+    share, middles = np.float32(_ALIGNED * sensitivity), _middles(plane, 2)
+    cells = middles.shape[-1]
+    shift = _departure(middles, _middles(plane, 4)).transpose(2, 0, 3, 1).reshape(cells, cells)
+    texels = _departure(plane, middles).reshape(4, cells, cells).max(axis=0)
+    return share * shift, share * _dilated(texels)
+
+
+def _middles(plane: Array, width: int) -> Array:
+    """Features (C, n, n) in the middle of cells of `width` texels, an even number, of a plane (C, H, H)."""
+    first = width // 2 - 1
+    pairs = plane[:, first::width] + plane[:, first + 1 :: width]
+    middles: Array = pairs[:, :, first::width] + pairs[:, :, first + 1 :: width]
+    middles *= np.float32(0.25)
+    return middles
+
+
+def _departure(plane: Array, middles: Array) -> Array:
+    """Euclidean norm of what a plane (C, 2n, 2n) has beyond linear interpolation of middles (C, n, n).
+
+    Returns:
+        (2, 2, n, n): of the upper and lower, left and right value in each cell, apart so that all runs are whole.
+    """
+    count = middles.shape[-1]
+    wide = np.pad(middles, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    found = np.empty((2, 2, count, count), np.float32)
+    # A value is a quarter of the way from its cell's middle to the next.
+    most, least = wide[:, 1:-1] * np.float32(0.75), wide * np.float32(0.25)
+    for down in (0, 1):
+        rows = most + least[:, 2 * down : 2 * down + count]
+        own, beside = rows[:, :, 1:-1] * np.float32(0.75), rows * np.float32(0.25)
+        for right in (0, 1):
+            error = own - plane[:, down::2, right::2]
+            error += beside[:, :, 2 * right : 2 * right + count]
+            # Squared in place, where a norm would take arrays of its own.
+            np.multiply(error, error, out=error)
+            error.sum(axis=0, out=found[down, right])
+    return np.sqrt(found, out=found)
+
+
+def _in_parts(values: NDArray[Any], join: Callable[..., Any]) -> NDArray[Any]:
+    """What `join` makes of the cells whose middles are around each part: (N^3,) to ((2N)^3,).
+
+    A part lies between the middles of its own cell and those beside it on its side: two along each axis. Outside the
+    cube the border continues.
+
+    Args:
+        values: of the cells.
+        join: as a ufunc of two arguments: what is in the part's own cell, and what is in the one beside it.
+    """
+    side = round(len(values) ** (1 / 3))
+    cube = values.reshape(side, side, side)
+    for axis in (2, 1, 0):
+        moved = np.moveaxis(cube, axis, 0)
+        cube = np.empty([n * 2 if a == axis else n for a, n in enumerate(cube.shape)], values.dtype)
+        into = np.moveaxis(cube, axis, 0)
+        join(moved[1:], moved[:-1], out=into[2::2])
+        join(moved[:-1], moved[1:], out=into[1:-1:2])
+        for end in (slice(None, 1), slice(-1, None)):
+            join(moved[end], moved[end], out=into[end])
+    return cube.reshape(-1)
+
+
+def _closer(own: NDArray[Any], beside: NDArray[Any], out: NDArray[Any]) -> None:
+    """For `_in_parts`: trilinear interpolation in the middle of each part, times 4 for each axis, 64 in all."""
+    np.multiply(own, 3, out=out)
+    out += beside
+
+
+def _clearance(empty: NDArray[np.bool_], resolution: int) -> NDArray[np.uint8]:
+    """(N^3,) as `DensityGrid` has it, of ((2N)^3,) parts."""
+    # Two parts along z are read as one number.
+    free = empty.reshape((2 * resolution,) * 3).view(np.uint16)
+    free = free[0::2] & free[1::2]
+    # One cell more along y and z, kept empty: neighbours along any axis are then so many places away, whole.
+    side = resolution + 1
+    occupied = np.zeros((resolution, side, side), bool)
+    np.not_equal(free[:, 0::2] & free[:, 1::2], 0x0101, out=occupied[:, :-1, :-1])
+    clearance, row = np.zeros(occupied.shape, np.uint8), occupied.reshape(-1)
+    for _ in range(_FARTHEST_CLEARANCE):
+        clearance += ~occupied
+        for step in (1, side, side * side):
+            before = row.copy()
+            row[step:] |= before[:-step]
+            row[:-step] |= before[step:]
+            occupied[:, -1] = occupied[:, :, -1] = False
+    return clearance[:, :-1, :-1].reshape(-1)
+
+
+def _dilated(values: NDArray[Any]) -> NDArray[Any]:
+    """The largest of each value and its neighbours along every axis, diagonal ones included."""
+    for axis in range(values.ndim):
+        values = _largest_along(axis, values)
+    return values
+
+
+def _largest_along(axis: int, values: NDArray[Any]) -> NDArray[Any]:
+    """The largest of each value and its two neighbours along one axis."""
+    moved, largest = np.moveaxis(values, axis, 0), values.copy()
+    into = np.moveaxis(largest, axis, 0)
+    np.maximum(into[1:], moved[:-1], out=into[1:])
+    np.maximum(into[:-1], moved[1:], out=into[:-1])
+    return largest
