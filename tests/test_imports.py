@@ -7,22 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Folders, and what no file in them may import. `model` may take the geometry and the tables of the runtime.
+PRODUCT = ("runtime.rendering", "runtime.backends", "runtime.pipeline", "runtime.scene", "onnxruntime")
 FORBIDDEN = {
     "runtime": ("torch", "model", "export", "benchmarks"),
-    "runtime/geometry": (
-        "runtime.diffusion",
-        "runtime.rendering",
-        "runtime.backends",
-        "runtime.pipeline",
-        "onnxruntime",
-    ),
-    "runtime/diffusion": (
-        "runtime.geometry",
-        "runtime.rendering",
-        "runtime.backends",
-        "runtime.pipeline",
-        "onnxruntime",
-    ),
+    "runtime/geometry": (*PRODUCT, "runtime.diffusion"),
+    "runtime/diffusion": (*PRODUCT, "runtime.geometry"),
     "runtime/rendering": ("runtime.backends", "runtime.pipeline", "runtime.scene", "runtime.bundle", "onnxruntime"),
     "model": (*PRODUCT, "export", "benchmarks"),
     "export": ("benchmarks",),
