@@ -13,15 +13,19 @@ from torch import Tensor
 
 from runtime.geometry.cameras import Camera
 from runtime.geometry.rays import camera_rays, clip_to_cube
+from runtime.geometry.triplane import PLANE_AXES
 
 from ..renderer import TriplaneRenderer
 from .config import ConfigError, StageConfig
+from .data.drawing import OrthographicViews, place_of
 from .data.framing import random_camera
 from .data.posed import ViewFiles
 from .procedural.solids import Solids, distance_and_colour, first_hits
 
 # Points that near outside the surface still have its colour: a density that falls off softly shows them.
 _SKIN = 0.04
+# Half of how thick a sheet without an inside is taken to be.
+_SHEET = 0.02
 # Spread of points about surfaces that are seen, in scene units, and the views that such points are taken from.
 _ABOUT, _SEEN_FROM = 0.03, 3
 _COLOUR_WEIGHT = 2.0
@@ -110,7 +114,8 @@ class ViewTruth:
         """Half of the points uniform in the cube, half about surfaces that are seen.
 
         A point that some view sees past is outside, any other inside: behind a surface there is the object, as far as
-        anybody can see. Where the views have no depth, nothing is known of the points.
+        anybody can see. Sheets, which the orthographic views tell, are thickened. Where the views have no depth,
+        nothing is known of the points.
         """
         joined = [_points_of(files, count, rng) for files in self.files]
         return Points(*(torch.from_numpy(np.stack(values)) for values in zip(*joined, strict=True)))
@@ -227,29 +232,44 @@ def _points_of(files: ViewFiles, count: int, rng: np.random.Generator) -> tuple[
     colour[:some] = np.concatenate([shade for _, shade in about])[:some]
     positions[near:] = uniform
     positions = positions.clip(-1, 1)
-    behind = np.stack([_behind(c, d, positions) for c, d in zip(files.cameras, depths, strict=True)])
-    inside = behind.all(0)
-    coloured[:some] = (behind | _near(files.cameras, depths, positions)).all(0)[:some]
+    gaps = np.stack([_gap(camera, depth, positions) for camera, depth in zip(files.cameras, depths, strict=True)])
+    inside, close = (gaps < 0).all(0), (gaps < _SKIN).all(0)
+    if files.orthographic is not None:
+        along_axes = _orthographic_gaps(files.six_views(), positions)
+        inside &= (along_axes < 0).all((0, 1))
+        inside |= _in_sheet(along_axes) & (gaps < _SHEET).all(0)
+    coloured[:some] = close[:some]
     return positions.astype(np.float32), inside, np.ones(count, bool), colour, coloured
 
 
-def _depths_at(camera: Camera, depth: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far points (N, 3) are along the viewing axis, and how far what the camera sees in their pixels is."""
+def _gap(camera: Camera, depth: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """(N,) how far points (N, 3) are in front of what a camera sees in their pixels; infinity where it sees nothing."""
     side = depth.shape[0]
     columns, rows = ((camera.project(positions) + 1) / 2 * side).astype(int).clip(0, side - 1).T
     seen = depth[rows, columns]
-    return (positions - camera.position) @ camera.forward, np.where(seen > 0, seen, np.inf)
+    return np.where(seen > 0, seen, np.inf) - (positions - camera.position) @ camera.forward
 
 
-def _behind(camera: Camera, depth: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    own, seen = _depths_at(camera, depth, positions)
-    return own > seen
+def _orthographic_gaps(views: OrthographicViews, positions: np.ndarray) -> np.ndarray:
+    """(3, 2, N) the same of the six orthographic views."""
+    side, gaps = views.depth.shape[2], np.empty((3, 2, len(positions)))
+    for plane, (column, row, sign) in enumerate(PLANE_AXES):
+        texels = ((positions[:, (column, row)] * (1, sign) + 1) / 2 * side).astype(int).clip(0, side - 1)
+        along = positions[:, 3 - column - row]
+        for index, end in enumerate((1, -1)):
+            seen = views.depth[plane, index][texels[:, 1], texels[:, 0]]
+            gaps[plane, index] = np.where(seen > 0, end * (along - place_of(seen)), np.inf)
+    return gaps
 
 
-def _near(cameras: Sequence[Camera], depths: Sequence[np.ndarray], positions: np.ndarray) -> np.ndarray:
-    """(V, N) where points are so close in front of what is seen that they have its colour."""
-    pairs = [_depths_at(camera, depth, positions) for camera, depth in zip(cameras, depths, strict=True)]
-    return np.stack([own > seen - _SKIN for own, seen in pairs])
+def _in_sheet(gaps: np.ndarray) -> np.ndarray:
+    """(N,) where points are by a sheet, whose two sides are in one place: open meshes are made of such.
+
+    Args:
+        gaps: (3, 2, N) along the axes, from both ends of each.
+    """
+    thin = np.isfinite(gaps).all(1) & (gaps.sum(1) > -2 * _SHEET)
+    return (thin & (gaps < _SHEET).all(1)).any(0)
 
 
 def _on(values: Any, device: torch.device) -> Any:
