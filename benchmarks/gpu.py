@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 import runtime
-from benchmarks.peers import Ours, PyTorch
-from benchmarks.sampling import by_turns, ceilings, gflop_of, machine, summary
+from benchmarks.baselines import Ours, PyTorch
+from benchmarks.timing import by_turns, ceilings, gflop_of, machine, summary
 from export.graphs import graph_definitions
 from export.to_onnx import untrained_model
 from model import WaveletTriplaneDiffusion

@@ -36,10 +36,10 @@ import typer
 from rich.console import Console
 
 import runtime
-from benchmarks.peers import Graphs, Ours, PyTorch, onnxruntime_engine, openvino_engine
-from benchmarks.processes import first_picture_ours, first_picture_pytorch, measured
+from benchmarks.baselines import Graphs, Ours, PyTorch, onnxruntime_engine, openvino_engine
 from benchmarks.report import CASES, COMPILED, EAGER, GOALS, OURS, plot, ratios, regressions, show
-from benchmarks.sampling import by_turns, ceilings, gflop_of, machine, summary
+from benchmarks.subprocess_runs import first_picture_ours, first_picture_pytorch, measured
+from benchmarks.timing import by_turns, ceilings, gflop_of, machine, summary
 from export.graphs import graph_definitions
 from export.parity import psnr
 from export.to_onnx import export_bundle

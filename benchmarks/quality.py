@@ -45,7 +45,7 @@ from rich.table import Table
 
 import runtime
 from benchmarks.ceiling import Ceiling
-from benchmarks.figures import (
+from benchmarks.metrics import (
     Array,
     Figures,
     PatchDistance,

@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.processes import measured
-from benchmarks.sampling import machine
+from benchmarks.subprocess_runs import measured
+from benchmarks.timing import machine
 from export.to_onnx import export_bundle
 from model import WaveletTriplaneDiffusion
 from model.config import PRESETS

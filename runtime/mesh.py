@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError, install_hint
-from .rendering.occupancy import OUTSIDE_LOGIT, DensityGrid, Field, on_lattice, to_logit
+from .rendering.occupancy import OUTSIDE_LOGIT, Field, OccupancyGrid, on_lattice, to_logit
 from .rendering.parallel import Tasks
 
 Array = NDArray[np.float32]
@@ -62,7 +62,7 @@ class Mesh:
             partial.unlink(missing_ok=True)
 
 
-def extract_mesh(field: Field, grid: DensityGrid, resolution: int, density_scale: float, tasks: Tasks) -> Mesh:
+def extract_mesh(field: Field, grid: OccupancyGrid, resolution: int, density_scale: float, tasks: Tasks) -> Mesh:
     """Marching cubes (Lewiner et al. 2003, as scikit-image has it) on the density's logit at 0.
 
     Args:
@@ -95,7 +95,7 @@ def extract_mesh(field: Field, grid: DensityGrid, resolution: int, density_scale
     return Mesh(vertices, faces.astype(np.int64), colors)
 
 
-def _lattice(field: Field, grid: DensityGrid, resolution: int, density_scale: float, tasks: Tasks) -> Array:
+def _lattice(field: Field, grid: OccupancyGrid, resolution: int, density_scale: float, tasks: Tasks) -> Array:
     """The logit on a lattice of resolution^3 points over the cube, in a layer of outside.
 
     The field is asked at the corners of every lattice cube that the surface passes through, and where the grid is

@@ -17,7 +17,7 @@ from .mesh import Mesh, extract_mesh
 from .profiling import stage
 from .rendering.field import DrawingField
 from .rendering.marching import SAMPLES_AT_ONCE, efforts, march
-from .rendering.occupancy import DensityGrid
+from .rendering.occupancy import OccupancyGrid
 from .rendering.parallel import Tasks
 
 Array = NDArray[np.float32]
@@ -67,8 +67,8 @@ class Scene:
         self.triplane, self._sensitivity = triplane, sensitivity
         self._field, self._density_scale = backend.field(triplane), density_scale
         self._tasks = Tasks.within(memory_limit, triplane.shape[1], backend.workers, backend.threads)
-        self._grid: DensityGrid | None = None
-        self._fine: DensityGrid | None = None
+        self._grid: OccupancyGrid | None = None
+        self._fine: OccupancyGrid | None = None
         self._lock = threading.Lock()
 
     def render(
@@ -155,11 +155,11 @@ class Scene:
         effort = np.ones(1, np.float32) if alone else efforts(grid, camera, height, width, num_samples)
         return lambda rays: march(field, grid, rays, num_samples), effort
 
-    def _prepared(self, fine: bool = False) -> DensityGrid:
+    def _prepared(self, fine: bool = False) -> OccupancyGrid:
         """What all views share, made at the first; large ones share a finer one."""
         with self._lock:
             if self._grid is None:
-                self._grid = DensityGrid.of(
+                self._grid = OccupancyGrid.of(
                     self._field, self.triplane, self._density_scale, self._sensitivity, self._tasks
                 )
             if not fine:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..geometry.cameras import Camera
 from ..geometry.rays import Rays, camera_rays
 from .field import Field
-from .occupancy import EMPTY, SOLID, DensityGrid
+from .occupancy import EMPTY, SOLID, OccupancyGrid
 
 Array = NDArray[np.float32]
 
@@ -49,7 +49,7 @@ def _middles_of(intervals: range, near: Array, step: Array) -> Array:
     return distances
 
 
-def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
+def march(field: Field, grid: OccupancyGrid, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
     """Draws rays front to back, asking the field only where the grid says that there is something.
 
     Samples are the midpoints of `num_samples` equal intervals of each ray's stay in the cube, whether asked for or not,
@@ -96,7 +96,7 @@ def march(field: Field, grid: DensityGrid, rays: Rays, num_samples: int) -> tupl
     return drawn[:3].T, alpha, np.divide(drawn[3], alpha, out=np.zeros_like(alpha), where=alpha > 1e-6)
 
 
-def efforts(grid: DensityGrid, camera: Camera, height: int, width: int, num_samples: int) -> Array:
+def efforts(grid: OccupancyGrid, camera: Camera, height: int, width: int, num_samples: int) -> Array:
     """What the rows of a picture take to draw beside one another, (16,) above 0, by as coarse a look at it."""
     # A panorama is judged by its middle.
     rays = camera_rays(camera, _LOOKED_AT, min(max(1, _LOOKED_AT * width // height), 4 * _LOOKED_AT))
@@ -116,7 +116,7 @@ def ray_table(rays: Rays, num_samples: int) -> Array:
     return np.concatenate([rays.directions.T, [rays.near, step, rays.cosine]])
 
 
-def _crossed(grid: DensityGrid, origin: Array, table: Array, blocks: range) -> NDArray[np.bool_]:
+def _crossed(grid: OccupancyGrid, origin: Array, table: Array, blocks: range) -> NDArray[np.bool_]:
     """(blocks, R) False where all samples of a block are in cells that are empty, by one look at the block's middle."""
     near, step = table[3:5]
     middle = np.asarray(blocks, np.float32) + np.float32(blocks.step / 2)

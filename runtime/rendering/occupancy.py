@@ -29,12 +29,12 @@ _FARTHEST_CLEARANCE = 8
 _ALIGNED = 0.5
 # A softplus of less is as good as 0: what is outside is bounded, so that a surface is interpolated well.
 OUTSIDE_LOGIT = -15.0
-# Of `DensityGrid.parts`.
+# Of `OccupancyGrid.parts`.
 EMPTY, SOLID = 0, 255
 
 
 @dataclass(frozen=True)
-class DensityGrid:
+class OccupancyGrid:
     """What a field is like in each of N^3 cells of the cube [-1, 1]^3, two texels wide, and in the eight parts of each.
 
     Attributes:
@@ -62,7 +62,7 @@ class DensityGrid:
     @classmethod
     def of(
         cls, field: Field, triplane: Array, density_scale: float, sensitivity: Sequence[float], tasks: Tasks
-    ) -> DensityGrid:
+    ) -> OccupancyGrid:
         """Looks at the field in the middle of every cell, and at the planes for what the middles do not show.
 
         Args:
@@ -96,7 +96,7 @@ class DensityGrid:
         clearance = _clearance(parts == EMPTY, resolution)
         return cls(logit, colors, np.abs(logit) <= rise, clearance, parts, densities, density_scale, resolution)
 
-    def refined(self, field: Field, tasks: Tasks) -> DensityGrid:
+    def refined(self, field: Field, tasks: Tasks) -> OccupancyGrid:
         """What is left of the solid parts after a look at the middle of each that may be none, a texel from the next.
 
         Between texels a field has nothing but interpolation, so only a part with one above haze around it stays solid.
@@ -224,7 +224,7 @@ def _unforeseen(plane: Array, sensitivity: float) -> tuple[Array, Array]:
 
     Args:
         plane: (C, 2N, 2N), N even.
-        sensitivity: as in `DensityGrid.of`.
+        sensitivity: as in `OccupancyGrid.of`.
 
     Returns:
         (N, N), in the middle of each cell from what interpolation of the middles of cells twice as wide makes of it;
@@ -299,7 +299,7 @@ def _closer(own: NDArray[Any], beside: NDArray[Any], out: NDArray[Any]) -> None:
 
 
 def _clearance(empty: NDArray[np.bool_], resolution: int) -> NDArray[np.uint8]:
-    """(N^3,) as `DensityGrid` has it, of ((2N)^3,) parts."""
+    """(N^3,) as `OccupancyGrid` has it, of ((2N)^3,) parts."""
     # Two parts along z are read as one number.
     free = empty.reshape((2 * resolution,) * 3).view(np.uint16)
     free = free[0::2] & free[1::2]

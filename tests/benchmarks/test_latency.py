@@ -10,8 +10,8 @@ from rich.console import Console
 
 from benchmarks import latency, scaling
 from benchmarks import report as reporting
-from benchmarks.processes import first_picture_pytorch
-from benchmarks.sampling import by_turns, summary
+from benchmarks.subprocess_runs import first_picture_pytorch
+from benchmarks.timing import by_turns, summary
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from skimage.measure import marching_cubes
 
 import runtime
 from runtime.mesh import extract_mesh
-from runtime.rendering.occupancy import DensityGrid, to_logit
+from runtime.rendering.occupancy import OccupancyGrid, to_logit
 from runtime.rendering.parallel import Tasks
 
 SCALE = 20.0
@@ -33,7 +33,7 @@ PLANES = np.zeros((3, 1, 64, 64), np.float32)
 
 def cut(field, resolution):
     tasks = Tasks(1 << 14)
-    return extract_mesh(field, DensityGrid.of(field, PLANES, SCALE, (0, 0, 0), tasks), resolution, SCALE, tasks)
+    return extract_mesh(field, OccupancyGrid.of(field, PLANES, SCALE, (0, 0, 0), tasks), resolution, SCALE, tasks)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_the_surface_is_that_of_asking_everywhere_at_a_fraction_of_the_points(fi
         return field(points)
 
     tasks = Tasks(1 << 14)
-    grid = DensityGrid.of(counted, PLANES, SCALE, (0, 0, 0), tasks)
+    grid = OccupancyGrid.of(counted, PLANES, SCALE, (0, 0, 0), tasks)
     looked = sum(asked)
     found = extract_mesh(counted, grid, resolution, SCALE, tasks)
     vertices, faces = dense(field, resolution)
@@ -161,7 +161,7 @@ def test_a_surface_through_a_trained_like_triplane_is_that_of_asking_everywhere(
 
     tasks = Tasks(1 << 14)
     sensitivity = tiny_runtime.bundle.sensitivity
-    grid = DensityGrid.of(shifted, scene.triplane, SCALE, sensitivity, tasks)
+    grid = OccupancyGrid.of(shifted, scene.triplane, SCALE, sensitivity, tasks)
     found = extract_mesh(shifted, grid, 48, SCALE, tasks)
     vertices, _ = dense(shifted, 48)
     assert len(found.vertices) == len(vertices)

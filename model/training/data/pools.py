@@ -20,7 +20,7 @@ from runtime.geometry.cameras import Camera
 
 from ..config import SourceConfig
 from ..procedural.objects import make_object
-from ..procedural.solids import pack
+from ..procedural.packing import pack
 from ..supervision import JoinedTruth, SolidTruth, Truth, ViewTruth
 from .drawing import OrthographicViews, SolidCaster, draw_orthographic, draw_view, over_white, place_of, to_bytes
 from .posed import DataError, find_views, object_folders

@@ -11,11 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .packing import Solid
 from .patterns import BANDS
-from .solids import BOX, ELLIPSOID, ROUND, Solid
+from .solids import BOX, ELLIPSOID, ROUND
 
 Generator = np.random.Generator
 Family = Callable[[Generator], list[Solid]]
+Vector = np.ndarray | list[float]
 
 
 def any_colour(rng: Generator) -> np.ndarray:
@@ -42,6 +44,19 @@ def frustum(
 
 def ball(centre: list[float], half: list[float], colour: np.ndarray) -> Solid:
     return Solid(ELLIPSOID, np.array(centre, float), np.array(half, float), colour, np.eye(3))
+
+
+def rod(start: Vector, end: Vector, thick: float, colour: np.ndarray, kind: int = ROUND, narrow: float = 1.0) -> Solid:
+    """A solid from one point to another, `thick` at the start and `narrow` times that at the end."""
+    a, b = np.asarray(start, float), np.asarray(end, float)
+    up = (b - a) / np.linalg.norm(b - a)
+    side = np.cross(up, [0, 0, 1.0] if abs(up[2]) < 0.9 else [1.0, 0, 0])
+    side /= np.linalg.norm(side)
+    turn = np.stack([side, up, np.cross(side, up)], axis=1)
+    half = np.array([thick, np.linalg.norm(b - a) / 2, thick])
+    middle, slope = (1 + narrow) / 2, (narrow - 1) / 2
+    taper = (1.0, 0.0, 1.0, 0.0) if kind == ELLIPSOID else (middle, slope, middle, slope)
+    return Solid(kind, (a + b) / 2, half, colour, turn, taper)
 
 
 def legs(rng: Generator, x: float, z: float, height: float, colour: np.ndarray) -> list[Solid]:

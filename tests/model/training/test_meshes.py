@@ -15,7 +15,8 @@ from model.training.data.meshes import MeshCaster, MeshError, read_mesh
 from model.training.data.posed import find_views, object_folders
 from model.training.dataset import app
 from model.training.procedural.families import yaw
-from model.training.procedural.solids import BOX, Solid, pack
+from model.training.procedural.packing import Solid, pack
+from model.training.procedural.solids import BOX
 from runtime import Camera
 from runtime.geometry.triplane import PLANE_AXES
 

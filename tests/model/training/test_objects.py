@@ -6,8 +6,9 @@ import torch
 
 from model.training.data.drawing import over_white, render_views
 from model.training.procedural.objects import ALL_FAMILIES, make_object, make_objects
+from model.training.procedural.packing import Solid, pack
 from model.training.procedural.patterns import NAMES, amount
-from model.training.procedural.solids import BOX, ELLIPSOID, ROUND, Solid, distance_and_colour, first_hits, pack
+from model.training.procedural.solids import BOX, ELLIPSOID, ROUND, distance_and_colour, first_hits
 from runtime import Camera
 from runtime.geometry.cameras import FOREGROUND_RATIO
 

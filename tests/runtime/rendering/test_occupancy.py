@@ -9,7 +9,7 @@ from scipy.ndimage import map_coordinates, maximum_filter
 from runtime import Camera
 from runtime.geometry.rays import camera_rays
 from runtime.rendering.marching import efforts, midpoints
-from runtime.rendering.occupancy import EMPTY, SOLID, DensityGrid, _closer, _in_parts, to_logit
+from runtime.rendering.occupancy import EMPTY, SOLID, OccupancyGrid, _closer, _in_parts, to_logit
 from runtime.rendering.parallel import Tasks
 
 SCALE, SIDE = 20.0, 128
@@ -30,7 +30,7 @@ def ball(points):
 
 @pytest.fixture(scope="module")
 def grid():
-    return DensityGrid.of(ball, PLANES, SCALE, (0, 0, 0), Tasks(1 << 14))
+    return OccupancyGrid.of(ball, PLANES, SCALE, (0, 0, 0), Tasks(1 << 14))
 
 
 def part_middles(resolution):
@@ -125,7 +125,7 @@ def test_the_effort_of_rows_is_where_there_is_something_to_draw():
         inside = (np.abs(points[:, 1] + 0.6) < 0.15) & (np.abs(points[:, [0, 2]]).max(axis=1) < 0.7)
         return np.full_like(points, 0.5), np.where(inside, 50, 0).astype(np.float32)
 
-    grid = DensityGrid.of(slab, PLANES, SCALE, (0, 0, 0), Tasks(1 << 14))
+    grid = OccupancyGrid.of(slab, PLANES, SCALE, (0, 0, 0), Tasks(1 << 14))
     for height, width, samples in ((128, 128, 64), (100, 30, 17), (20, 300, 300), (7, 1, 1), (1, 500, 4096)):
         found = efforts(grid, Camera.orbit(20, 0), height, width, samples)
         assert found.shape == (16,)
