@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError, install_hint
-from .rendering.occupancy import OUTSIDE_LOGIT, Field, OccupancyGrid, on_lattice, to_logit
+from .rendering.field import Field
+from .rendering.occupancy import OUTSIDE_LOGIT, OccupancyGrid, on_lattice, to_logit
 from .rendering.parallel import Tasks
 
 Array = NDArray[np.float32]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class Solids:
     def __len__(self) -> int:
         return self.kind.shape[0]
 
-    def arrays(self) -> tuple[NDArray[np.generic], ...]:
+    def arrays(self) -> tuple[Any, ...]:
         """The attributes in their order, as NumPy sees them."""
         return tuple(np.ascontiguousarray(getattr(self, field.name).numpy()) for field in fields(self))
 
@@ -80,7 +81,7 @@ def distance_and_colour(solids: Solids, points: Tensor) -> tuple[Tensor, Tensor]
     """
     places = points.double().cpu().numpy()
     distance, colour = np.empty(places.shape[:2], np.float32), np.empty(places.shape, np.float32)
-    _places(*solids.arrays(), places, distance, colour)
+    _places(*(*solids.arrays(), places, distance, colour))
     return torch.from_numpy(distance).to(points.device), torch.from_numpy(colour).to(points.device)
 
 
@@ -95,7 +96,7 @@ def first_hits(solids: Solids, origins: Tensor, directions: Tensor) -> tuple[Ten
     """
     starts, along = (np.ascontiguousarray(t.double().cpu().numpy()) for t in (origins, directions))
     distance, colour = np.empty(starts.shape[:2], np.float32), np.zeros(starts.shape, np.float32)
-    _rays(*solids.arrays(), starts, along, distance, colour)
+    _rays(*(*solids.arrays(), starts, along, distance, colour))
     return torch.from_numpy(distance).to(origins.device), torch.from_numpy(colour).to(origins.device)
 
 
