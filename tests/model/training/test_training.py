@@ -50,7 +50,7 @@ def test_a_run_goes_from_nothing_to_a_bundle(finished_run, tmp_path):
     assert notes["trained"] is True
     assert set(notes["speed"]) == set(STAGES)
     assert all(speed["objects_per_second"] > 0 and speed["peak_memory_mb"] > 0 for speed in notes["speed"].values())
-    assert (model.detail_std != 1).all(), "the statistics of the fitted details are kept"
+    assert (model.detail_std != 1).all(), "the statistics of the teacher's details are kept"
     assert (model.coarse_gen.std != 1).all()
     assert notes["silent_units"] == (model.renderer.mlp[2].weight == 0).all(1).sum()
     for stage in STAGES:
