@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from runtime.files import atomic_write
 
 
 class CheckpointError(ValueError):
@@ -29,13 +30,8 @@ def write_checkpoint(path: Path, kind: str, weights: Mapping[str, Tensor], heade
     """
     texts = {"format": kind, **{name: json.dumps(value) for name, value in header.items()}}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with atomic_write(path) as partial:
         save_file(tensors, partial, metadata=texts)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

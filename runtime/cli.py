@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import warnings
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import OptionError, WaveletTriplaneError
+from .files import atomic_write
 from .geometry.cameras import AZIMUTH, ELEVATION, Camera
 from .pipeline import Runtime
 from .profiling import record_times
@@ -179,14 +179,9 @@ def _open(
 
 
 def _save(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Writes a PNG under a temporary name first, so that an interrupted run leaves no half of a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    """Writes a PNG, whole or not at all."""
+    with atomic_write(path) as partial:
         Image.fromarray(pixels).save(partial, "PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _with_progress(frames: Iterable[Frame], total: int) -> Iterable[Frame]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError, install_hint
+from .files import atomic_write
 from .rendering.field import Field
 from .rendering.occupancy import OUTSIDE_LOGIT, OccupancyGrid, on_lattice, to_logit
 from .rendering.parallel import Tasks
@@ -54,13 +54,8 @@ class Mesh:
         data: Any = (
             trimesh.Scene(mesh).export(file_type="glb", **options) if kind == "glb" else mesh.export(file_type=kind)
         )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
+        with atomic_write(target) as partial:
             partial.write_bytes(data.encode() if isinstance(data, str) else data)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def extract_mesh(field: Field, grid: OccupancyGrid, resolution: int, density_scale: float, tasks: Tasks) -> Mesh:

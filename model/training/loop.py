@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import resource
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -15,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from runtime.files import atomic_write
 
 from .config import StageConfig, TrainConfig
 from .optimizer import MuonAdamW
@@ -149,10 +150,9 @@ class StageLoop:
         for index, parameter in enumerate(self.parameters):
             tensors |= {f"weight.{index}": parameter, f"average.{index}": self.averages[index]}
         tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.state().items()}
-        partial = self.state_path.with_suffix(".partial")
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, partial, metadata={"done": json.dumps(done)})
-        os.replace(partial, self.state_path)
+        with atomic_write(self.state_path) as partial:
+            save_file(contiguous, partial, metadata={"done": json.dumps(done)})
 
     def _resume(self) -> int:
         with safe_open(self.state_path, framework="pt") as file:

@@ -16,6 +16,7 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
+from runtime.files import atomic_write
 from runtime.geometry.cameras import Camera
 
 from ..config import SourceConfig
@@ -96,10 +97,8 @@ class ObjectPool:
                 picture, _ = draw_view(caster, Camera.orbit(), size)
                 drawn.append((to_bytes(over_white(picture)), six.rgba, six.depth))
             for file, values in zip(files, zip(*drawn, strict=True), strict=True):
-                partial = file.with_suffix(".partial")
-                with partial.open("wb") as stream:
+                with atomic_write(file) as partial, partial.open("wb") as stream:
                     np.save(stream, np.stack(values))
-                partial.replace(file)
         return [np.load(file, mmap_mode="r") for file in files]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle import ENGINES, Bundle
+from ...files import atomic_write
 
 _MAGIC = b"wavelet-triplane-diffusion engine 2\n"
 _LENGTH, _DIGEST = 8, 32
@@ -130,18 +131,12 @@ def write_engine(path: Path, key: EngineKey, plan: bytes) -> None:
     """Writes a plan and its key, atomically; one build of an engine at a time."""
     header = json.dumps(asdict(key)).encode()
     length = len(header).to_bytes(_LENGTH, "little")
-    path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.partial"):  # Of builds that were killed.
         left.unlink(missing_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(_MAGIC + length + hashlib.sha256(length + header + plan).digest() + header + plan)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        file.write(_MAGIC + length + hashlib.sha256(length + header + plan).digest() + header + plan)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def engine_folder(bundle: Bundle) -> Path:
