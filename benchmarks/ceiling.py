@@ -13,6 +13,7 @@ import runtime
 from benchmarks.subjects import Subject
 from model.renderer import TriplaneRenderer
 from model.training.data.pools import teacher_input
+from model.training.data.posed import DataError
 from model.training.teacher import Teacher
 from model.wavelet import WaveletTransform
 from runtime.geometry.rays import camera_rays
@@ -57,7 +58,7 @@ class Ceiling:
     """Makes scenes of a teacher's planes, with its own details, those of bilinear upsampling, or none.
 
     Args:
-        path: of the teacher's checkpoint. Raises `ValueError` where it is none.
+        path: of the teacher's checkpoint. Raises `CheckpointError` where it is none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,6 +68,11 @@ class Ceiling:
         """By the names in `KINDS`; none where the subject has no orthographic views."""
         if subject.six is None:
             return {}
+        if subject.six.rgba.shape[2] != 2 * self._teacher.sizes["resolution"]:
+            raise DataError(
+                f"{subject.name} has orthographic views of {subject.six.rgba.shape[2]} pixels, the teacher wants "
+                f"{2 * self._teacher.sizes['resolution']}."
+            )
         with torch.no_grad():
             ll, details = (bands[0] for bands in self._teacher(teacher_input([subject.six])))
         implied = self._wavelet.bilinear_details(ll)

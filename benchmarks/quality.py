@@ -10,7 +10,7 @@ bootstrap interval.
     ssim         Wang et al. 2004 as scikit-image has it: Gaussian window, sigma 1.5, per channel
     iou          of the silhouettes, alpha above 0.5
     sharpness    mean gradient inside the true silhouette over that of the truth; 1 is as sharp
-    patches      sliced Wasserstein distance of drawn views' patches to those of true views, all objects; 0 is best
+    patches      sliced Wasserstein distance of drawn views' patches to those of true views, a row's objects; 0 is best
     diversity    deviation over three seeds in the views from behind, of colours in 0 to 255; first twenty objects
     chamfer      mean distance to the nearest point of the other surface, both ways added, in scene units
     fscore       at 0.05 scene units, both from 10,000 points of each surface; plain procedural objects only

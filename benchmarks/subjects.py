@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import runtime
+from model.training.config import HELD_OUT_SEED
 from model.training.data.drawing import OrthographicViews, SolidCaster, draw_orthographic, draw_view, over_white
 from model.training.data.framing import cameras_around
 from model.training.data.posed import DataError, find_views, object_folders
 from model.training.procedural.objects import make_objects
 
 Array = NDArray[np.float32]
-# Far from the seeds of training (from 1,000,000 on) and of the examples.
-HELD_OUT = 900_000_000
 SETS = ("plain", "textured")
 _SUPERSAMPLING = 2
 
@@ -48,7 +47,7 @@ def procedural_subjects(
 ) -> Iterator[Subject]:
     """Objects from held-out seeds, of a kind in `SETS`."""
     around, textured = cameras_around(), kind == "textured"
-    for index in range(HELD_OUT + seed, HELD_OUT + seed + count):
+    for index in range(HELD_OUT_SEED + seed, HELD_OUT_SEED + seed + count):
         caster = SolidCaster(make_objects([index], textured=textured))
         rgba, _ = draw_view(caster, runtime.Camera.orbit(), input_size, _SUPERSAMPLING)
         truth = np.stack([draw_view(caster, camera, size, _SUPERSAMPLING)[0] for camera in around])

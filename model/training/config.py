@@ -10,10 +10,19 @@ from typing import Any
 from ..config import PRESETS
 
 KINDS = ("plain", "textured", "folder")
+# Seeds of procedural objects that no run trains on: those of figures during a run, and those that results are of.
+VALIDATION_SEED, MOST_VALIDATION, HELD_OUT_SEED = 800_000_000, 1_000_000, 900_000_000
+STAGE_TABLES = ("teacher", "coarse", "detail", "joint")
 
 
 class ConfigError(ValueError):
     """A key that does not exist, or a value out of range."""
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} must be at least {least} and whole, not {value!r}.")
+    return value
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,12 @@ class StageConfig:
     points: int = 2048
     rays: int = 160
     samples: int = 48
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("batch", 1), ("points", 0), ("rays", 0), ("samples", 1)):
+            _whole(name, getattr(self, name), least)
+        if not isinstance(self.lr, int | float) or not 0 < self.lr < 1:
+            raise ConfigError(f"lr must lie between 0 and 1, not {self.lr!r}.")
 
 
 @dataclass(frozen=True)
@@ -56,8 +71,14 @@ class SourceConfig:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"A source's kind must be one of {', '.join(KINDS)}, not {self.kind!r}.")
-        if self.share <= 0 or self.objects < 1:
-            raise ConfigError(f"A source needs a share above 0 and at least 1 object: {self.share}, {self.objects}.")
+        if not isinstance(self.share, int | float) or self.share <= 0:
+            raise ConfigError(f"A source's share must be above 0, not {self.share!r}.")
+        _whole("objects", self.objects, 1)
+        _whole("first_seed", self.first_seed, 0)
+        if self.first_seed < VALIDATION_SEED + MOST_VALIDATION and self.first_seed + self.objects > VALIDATION_SEED:
+            raise ConfigError(f"Seeds from {VALIDATION_SEED} on are kept for validation: choose lower ones.")
+        if self.first_seed + self.objects > HELD_OUT_SEED:
+            raise ConfigError(f"Seeds from {HELD_OUT_SEED} on are held out: choose lower ones.")
         if (self.kind == "folder") != bool(self.path):
             raise ConfigError('A source has a path if its kind is "folder", and only then.')
 
@@ -111,11 +132,17 @@ class TrainConfig:
             raise ConfigError(f"Unknown preset {self.preset!r}; there are {', '.join(PRESETS)}.")
         if self.precision not in ("float32", "bfloat16"):
             raise ConfigError(f"precision must be float32 or bfloat16, not {self.precision!r}.")
-        for name in ("save_every", "sample_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not self.source:
-            raise ConfigError("A run needs at least one [[source]] of objects.")
+        for name, least in (("save_every", 1), ("sample_every", 1), ("seed", 0), ("warmup", 0)):
+            _whole(name, getattr(self, name), least)
+        if self.resolution is not None and (_whole("resolution", self.resolution, 16) % 16):
+            raise ConfigError(f"resolution must be a multiple of 16, not {self.resolution}.")
+        if not isinstance(self.figures_every, int | float) or self.figures_every < 0:
+            raise ConfigError(f"figures_every must be minutes, 0 or more, not {self.figures_every!r}.")
+        for name in STAGE_TABLES:
+            if not isinstance(getattr(self, name), StageConfig):
+                raise ConfigError(f"{name} is a stage, a table: [{name}] with steps, batch and lr.")
+        if not self.source or not all(isinstance(each, SourceConfig) for each in self.source):
+            raise ConfigError("A run needs sources of objects, an array of tables: [[source]] with a kind.")
         if not (self.init or self.teacher.steps):
             raise ConfigError("teacher.steps can be 0 only with init: fresh weights need the decoder that it trains.")
         if self.detail.steps and not (self.teacher.steps or self.teacher_init):
@@ -130,7 +157,7 @@ def load_config(path: Path) -> TrainConfig:
     """Reads a TOML file; stages are tables, sources an array of tables. Raises `ConfigError` for an unknown key."""
     try:
         values = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as a configuration ({error}).") from None
     return _build(TrainConfig, values, str(path))
 
@@ -142,7 +169,7 @@ def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
         raise ConfigError(f"{where} has unknown keys {sorted(unknown)}; there are {sorted(known)}.")
     nested: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key in STAGE_TABLES:
             nested[key] = _build(StageConfig, value, f"{where}, [{key}]")
         elif key == "source" and isinstance(value, list):
             nested[key] = tuple(_build(SourceConfig, each, f"{where}, [[source]]") for each in value)
@@ -150,5 +177,7 @@ def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
             nested[key] = value
     try:
         return kind(**nested)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
     except TypeError as error:
         raise ConfigError(f"{where}: {error}.") from None

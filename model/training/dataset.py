@@ -55,7 +55,7 @@ def make(
 def from_meshes(
     source: Annotated[Path, typer.Argument(help="Folder of GLB, glTF, OBJ, PLY and STL files, at any depth.")],
     out: Annotated[Path, typer.Option(help="Folder of the data set; objects that are there already are kept.")],
-    variants: Annotated[int, typer.Option(help="Random turns of each mesh, all but the first hued.", min=1)] = 4,
+    variants: Annotated[int, typer.Option(help="Random turns of each mesh, half of them hued.", min=1)] = 4,
     views: Annotated[int, typer.Option(help="Pictures of each, the input view first.", min=2)] = 6,
     around: Annotated[bool, typer.Option(help="The benchmark's eight cameras around instead of random ones.")] = False,
     size: Annotated[int, typer.Option(help="Side of the pictures in pixels.", min=16)] = 256,
@@ -83,14 +83,15 @@ def from_meshes(
     made = [folder for outcome in outcomes for folder in outcome.folders]
     seconds = time.perf_counter() - started
     typer.echo(f"{len(made)} objects of {count} files in {out}, {len(made) / seconds:.1f} a second.")
+    for reason, number in Counter(o.reason.partition(":")[0] for o in outcomes if o.reason).most_common():
+        typer.echo(f"left out, {reason}: {number}")
+    typer.echo(f"Why each was left out: {write_report(outcomes, out)}.")
     if not made:
         typer.echo("error: nothing could be drawn.", err=True)
         raise typer.Exit(1)
-    for reason, number in Counter(o.reason.partition(":")[0] for o in outcomes if o.reason).most_common():
-        typer.echo(f"left out, {reason}: {number}")
     shown = [made[index] for index in np.linspace(0, len(made) - 1, min(60, len(made))).astype(int)]
     contact_sheet(shown).save(out / "sheet.png")
-    typer.echo(f"Why each was left out: {write_report(outcomes, out)}. A look at {len(shown)}: {out / 'sheet.png'}.")
+    typer.echo(f"A look at {len(shown)}: {out / 'sheet.png'}.")
 
 
 @app.command()

@@ -15,16 +15,14 @@ from torch import Tensor
 from runtime.geometry.cameras import Camera
 
 from ..renderer import TriplaneRenderer
-from .config import SourceConfig
+from .config import VALIDATION_SEED
 from .data.drawing import SolidCaster, draw_view, over_white
 from .data.framing import cameras_around
 from .data.pools import ObjectPool, Pool, PosedPool
-from .data.posed import find_views, object_folders
+from .data.posed import DataError, find_views, object_folders
 from .procedural.objects import make_objects
 from .stages import Stages
 
-# Far from the seeds of training and from those that results are reported on.
-VALIDATION_SEED = 800_000_000
 _OBJECTS, _VIEWS, _SIZE, _SAMPLES = 6, 2, 128, 64
 COLUMNS = ("hours", "stage", "step", "objects", "planes", "psnr")
 
@@ -45,14 +43,17 @@ class RunFigures:
         self._sets: dict[str, tuple[Pool, list[list[Camera]], Tensor]] = {}
         cameras = list(cameras_around())[:: 8 // _VIEWS]
         for kind in ("plain", "textured"):
-            source = SourceConfig(kind, objects=_OBJECTS, first_seed=VALIDATION_SEED)
-            solids = make_objects([VALIDATION_SEED + i for i in range(_OBJECTS)], textured=kind == "textured")
+            seeds = range(VALIDATION_SEED, VALIDATION_SEED + _OBJECTS)
+            solids = make_objects(list(seeds), textured=kind == "textured")
             casters = [SolidCaster(solids[i : i + 1]) for i in range(_OBJECTS)]
             truth = [[over_white(draw_view(c, camera, _SIZE, 2)[0]) for camera in cameras] for c in casters]
-            pool = ObjectPool(folder / "pictures", source, *sizes)
+            pool = ObjectPool(folder / "pictures", kind, seeds, *sizes)
             self._sets[kind] = (pool, [cameras] * _OBJECTS, torch.from_numpy(np.array(truth, np.float32)))
         if validation:
             self._sets["real"] = _posed_set(Path(validation), *sizes)
+            if stages.config.teacher.steps:
+                # Half an hour later would be too late to say that a teacher cannot see these objects.
+                self._sets["real"][0].orthographic(np.arange(1))
         self._hours, self._started = self._spent(), time.perf_counter()
 
     def measure(self, stage: str, step: int) -> None:
@@ -129,6 +130,9 @@ def _posed_set(root: Path, size: int, planes: int) -> tuple[Pool, list[list[Came
     # Evenly among all: neighbours in the alphabet are alike.
     step = max(1, len(folders) // _OBJECTS)
     chosen = [find_views(folder) for folder in folders[::step][:_OBJECTS]]
+    short = next((files for files in chosen if len(files.cameras) <= _VIEWS), None)
+    if short is not None:
+        raise DataError(f"{short.pictures[0].parent} has too few views: {_VIEWS} beside the input are needed.")
     truth = []
     for files in chosen:
         pixels = torch.from_numpy(np.stack([files.rgba(view) for view in range(1, 1 + _VIEWS)])).float() / 255

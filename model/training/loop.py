@@ -23,6 +23,8 @@ from .optimizer import MuonAdamW
 Losses = dict[str, Tensor]
 
 
+# Of the log: a step may lack some, as points are where nothing is known of them.
+_COLUMNS = ("step", "loss", "points", "iou", "rays", "size", "dense", "diffusion")
 # Share of a stage's steps over which the learning rate falls.
 _FALL = 0.2
 
@@ -34,7 +36,7 @@ class TrainingError(RuntimeError):
 def learning_rate(step: int, stage: StageConfig, warmup: int) -> float:
     """Linear warm-up over `warmup` steps, then constant, then linear to 0 over the stage's last fifth.
 
-    Such a stage can be lengthened: until the fall begins, no rate depends on where the end is (Hägele et al. 2024).
+    Such a stage can be lengthened: between warm-up and fall no rate depends on where the end is (Hägele et al. 2024).
     """
     rise = min(1.0, (step + 1) / max(1, min(warmup, stage.steps // 4)))
     return stage.lr * rise * min(1.0, (stage.steps - step) / max(1.0, _FALL * stage.steps))
@@ -140,10 +142,10 @@ class StageLoop:
     def _log(self, done: int, values: dict[str, float]) -> None:
         fresh = not self.log_path.exists()
         with self.log_path.open("a", newline="") as file:
-            writer = csv.writer(file)
+            writer = csv.DictWriter(file, _COLUMNS, restval="")
             if fresh:
-                writer.writerow(["step", *values])
-            writer.writerow([done, *(f"{value:.6g}" for value in values.values())])
+                writer.writeheader()
+            writer.writerow({"step": done, **{name: f"{value:.6g}" for name, value in values.items()}})
 
     def _save(self, done: int) -> None:
         tensors: dict[str, Tensor] = {}

@@ -21,13 +21,13 @@ from runtime.diffusion.samplers import sampler_table, trailing_timesteps
 from runtime.diffusion.schedule import cosine_schedule
 
 from ..pipeline import WaveletTriplaneDiffusion
-from .config import StageConfig, TrainConfig
+from .config import STAGE_TABLES, StageConfig, TrainConfig
 from .data.pools import MixedPool
 from .loop import Losses
 from .supervision import Truth, supervised
 from .teacher import Teacher
 
-STAGES = ("teacher", "coarse", "detail", "joint")
+STAGES = STAGE_TABLES
 # Keeps bands small where nothing is to be said.
 _BAND_SIZE = 1e-3
 _DIFFUSION_WEIGHT, _DENSE_WEIGHT = 0.2, 0.2

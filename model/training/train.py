@@ -16,6 +16,7 @@ import typer
 from PIL import Image
 from rich.console import Console
 
+from runtime.files import atomic_write
 from runtime.geometry.cameras import Camera
 
 from ..checkpoint import CheckpointError
@@ -76,6 +77,10 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
                 model.load_state_dict(finished.state_dict())
                 model.notes = finished.notes
                 continue
+        # A stage that trains makes what came after it worthless, if anything did before it was lengthened.
+        for later in STAGES[STAGES.index(name) + 1 :]:
+            for ending in ("safetensors", "state"):
+                (folder / f"{later}.{ending}").unlink(missing_ok=True)
         loop = StageLoop(
             name,
             config,
@@ -126,6 +131,8 @@ def _teacher(config: TrainConfig, sizes: ModelConfig, folder: Path, device: torc
 def _progress(stages: Stages, figures: RunFigures, folder: Path, stage: str, step: int) -> None:
     """Measures, and keeps the averaged weights of the moment, which `init` and `teacher_init` take."""
     figures.measure(stage, step)
+    if stage == "teacher":
+        stages.learn_from_teacher()
     stages.model.save(folder / "latest.safetensors", half=True)
     if stage == "teacher":
         stages.teacher_network.save(folder / f"latest_{TEACHER_FILE}")
@@ -146,7 +153,8 @@ def _claim(config: TrainConfig, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.json"
     values = json.loads(json.dumps(asdict(config)))
-    if path.exists():
+    begun = any(folder.glob("*.state")) or any(folder.glob("*.safetensors"))
+    if path.exists() and begun:
         before = json.loads(path.read_text())
         lengthened = all(before.get(s, {}).get("steps", 0) <= values[s]["steps"] for s in STAGES)
         kept = {**before, **{s: {**values[s], **before.get(s, {}), "steps": values[s]["steps"]} for s in STAGES}}
@@ -155,7 +163,8 @@ def _claim(config: TrainConfig, folder: Path) -> None:
                 f"{folder} holds a run with another configuration: name another folder, or remove it. Only more steps "
                 "may be asked for."
             )
-    path.write_text(json.dumps(values, indent=1))
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(values, indent=1))
 
 
 def _sample(stages: Stages, path: Path, stage: str) -> None:
@@ -176,6 +185,17 @@ def _sample(stages: Stages, path: Path, stage: str) -> None:
     Image.fromarray((sheet.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)).save(path)
 
 
+def _device(name: str) -> torch.device:
+    """The device of that name; "" takes a GPU where there is one. Raises `ConfigError` where it cannot be used."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device {name} cannot be used ({reason}): give cpu or cuda.") from None
+    return device
+
+
 def main(
     config: Annotated[Path | None, typer.Option(help="TOML file; the small preset's defaults if left out.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/small"),
@@ -184,7 +204,7 @@ def main(
     """Trains a model, or goes on with a run that was stopped."""
     try:
         settings = TrainConfig() if config is None else load_config(config)
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        chosen = _device(device)
         final = train(settings, out, chosen)
     except (CheckpointError, ConfigError, DataError, TrainingError) as error:
         typer.echo(f"error: {error}", err=True)

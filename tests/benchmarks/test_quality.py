@@ -11,11 +11,9 @@ from typer.testing import CliRunner
 import model.training as training
 import runtime
 from benchmarks import quality
-from benchmarks.subjects import HELD_OUT
-from model.training.config import load_config
+from model.training.config import HELD_OUT_SEED, VALIDATION_SEED, load_config
 from model.training.data.posed import write_transforms
 from model.training.dataset import procedural_views
-from model.training.figures import VALIDATION_SEED
 from model.training.procedural.objects import make_objects
 from model.training.procedural.solids import distance_and_colour
 from model.training.teacher import Teacher
@@ -138,7 +136,7 @@ def test_the_interval_covers_the_mean_and_shrinks_with_more_objects():
 def test_held_out_objects_are_none_that_training_draws():
     config = load_config(LONG)
     assert all(source.first_seed + source.objects < VALIDATION_SEED for source in config.source)
-    assert VALIDATION_SEED + 1_000_000 < HELD_OUT
+    assert VALIDATION_SEED + 1_000_000 < HELD_OUT_SEED
 
 
 @pytest.mark.parametrize("own", [False, True])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from runtime.files import atomic_write
 from runtime.geometry.cameras import Camera
 
 from ..procedural.objects import MAX_YAW
@@ -33,7 +35,7 @@ class DrawingPlan:
     """How mesh files are drawn.
 
     Attributes:
-        variants: folders of each mesh, each at a random turn, all but the first in random hues.
+        variants: folders of each mesh, each at a random turn, half of all but the first in random hues.
         views: pictures in each folder, the input view first.
         around: draws the others from the quality benchmark's cameras instead of random ones.
         size: side of the pictures in pixels; planes: side of the orthographic views.
@@ -92,6 +94,7 @@ def draw_meshes(
         One outcome a file, in the files' order.
     """
     jobs = []
+    _claim(out, plan, validation)
     for path in mesh_files(root):
         relative = path.relative_to(root)
         part = ("validation" if is_validation(relative, validation) else "train") if validation else ""
@@ -108,6 +111,20 @@ def write_report(outcomes: Sequence[Outcome], out: Path) -> Path:
         writer.writerow(["file", "folders", "left_out"])
         writer.writerows([outcome.path, len(outcome.folders), outcome.reason] for outcome in outcomes)
     return path
+
+
+def _claim(out: Path, plan: DrawingPlan, validation: float) -> None:
+    """Keeps how a folder is drawn; raises `DataError` where it holds objects that were drawn, or divided, otherwise."""
+    path = out / "plan.json"
+    values = {**asdict(plan), "validation": validation}
+    if path.exists():
+        before = json.loads(path.read_text())
+        # More variants are added to those that are there.
+        if {**before, "variants": 0} != {**values, "variants": 0}:
+            changed = sorted(name for name in values if name != "variants" and before.get(name) != values[name])
+            raise DataError(f"{out} was made with other {', '.join(changed)}: name another folder, or remove it.")
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(values, indent=1))
 
 
 def _draw_file(path: Path, target: Path, key: int, plan: DrawingPlan) -> Outcome:

@@ -76,32 +76,12 @@ def read_mesh(path: Path, up: str = "y") -> Mesh:
     if path.stat().st_size > _MOST_BYTES:
         raise MeshError(f"too large: {path.stat().st_size >> 20} MiB, at most {_MOST_BYTES >> 20}")
     try:
-        scene = trimesh.load_scene(path, process=False)
-        pieces = [
-            (_with_normals(scene.geometry[name]), np.asarray(matrix))
-            for matrix, name in (scene.graph[node] for node in scene.graph.nodes_geometry)
-            if isinstance(scene.geometry[name], trimesh.Trimesh)
-        ]
+        mesh = _read(path)
+    except MeshError:
+        raise
     # Readers of file formats raise whatever comes up in a damaged file.
     except Exception as error:
         raise MeshError(f"damaged: {type(error).__name__}: {error}") from None
-    if not sum(len(piece.faces) for piece, _ in pieces):
-        raise MeshError("empty: no triangles")
-    if sum(len(piece.faces) for piece, _ in pieces) > _MOST_FACES:
-        raise MeshError(f"too large: more than {_MOST_FACES:,} triangles")
-    linear = path.suffix.lower() in (".glb", ".gltf")
-    vertices = [trimesh.transform_points(piece.vertices, matrix) for piece, matrix in pieces]
-    normals = [piece.vertex_normals @ np.linalg.pinv(matrix[:3, :3]) for piece, matrix in pieces]
-    counts = [len(piece.vertices) for piece, _ in pieces]
-    first = np.cumsum([0, *counts[:-1]])
-    mesh = Mesh(
-        np.concatenate(vertices),
-        np.concatenate(normals),
-        np.concatenate([piece.faces + start for (piece, _), start in zip(pieces, first, strict=True)]),
-        np.repeat(np.arange(len(pieces)), [len(piece.faces) for piece, _ in pieces]),
-        first,
-        tuple(_material(piece, linear) for piece, _ in pieces),
-    )
     if not np.isfinite(mesh.vertices).all() or mesh.faces.max() >= len(mesh.vertices) or mesh.faces.min() < 0:
         raise MeshError("damaged: vertices that are no numbers, or faces without vertices")
     sizes = np.sort(np.ptp(mesh.vertices[np.unique(mesh.faces)], axis=0))
@@ -113,6 +93,31 @@ def read_mesh(path: Path, up: str = "y") -> Mesh:
         turn = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
         mesh = _moved(mesh, turn)
     return mesh
+
+
+def _read(path: Path) -> Mesh:
+    scene = trimesh.load_scene(path, process=False)
+    pieces = [
+        (_with_normals(scene.geometry[name]), np.asarray(matrix))
+        for matrix, name in (scene.graph[node] for node in scene.graph.nodes_geometry)
+        if isinstance(scene.geometry[name], trimesh.Trimesh)
+    ]
+    faces = sum(len(piece.faces) for piece, _ in pieces)
+    if not faces:
+        raise MeshError("empty: no triangles")
+    if faces > _MOST_FACES:
+        raise MeshError(f"too large: {faces:,} triangles, at most {_MOST_FACES:,}")
+    linear = path.suffix.lower() in (".glb", ".gltf")
+    counts = [len(piece.vertices) for piece, _ in pieces]
+    first = np.cumsum([0, *counts[:-1]])
+    return Mesh(
+        np.concatenate([trimesh.transform_points(piece.vertices, matrix) for piece, matrix in pieces]),
+        np.concatenate([piece.vertex_normals @ np.linalg.pinv(matrix[:3, :3]) for piece, matrix in pieces]),
+        np.concatenate([piece.faces + start for (piece, _), start in zip(pieces, first, strict=True)]),
+        np.repeat(np.arange(len(pieces)), [len(piece.faces) for piece, _ in pieces]),
+        first,
+        tuple(_material(piece, linear) for piece, _ in pieces),
+    )
 
 
 class MeshCaster:
@@ -131,7 +136,7 @@ class MeshCaster:
         mesh = _moved(mesh, yaw(turn))
         used = mesh.vertices[np.unique(mesh.faces)]
         scale, shift = framing_of(used)
-        if np.abs(used * scale + shift).max() > _ROOM:
+        if not np.abs(used * scale + shift).max() <= _ROOM:
             raise MeshError("too deep: framed as a picture, it would leave the cube")
         self._mesh, self._hue = mesh, _hue_rotation(hue)
         self._corners = (mesh.vertices * scale + shift)[mesh.faces]

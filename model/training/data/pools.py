@@ -24,7 +24,7 @@ from ..procedural.objects import make_object
 from ..procedural.packing import pack
 from ..supervision import JoinedTruth, SolidTruth, Truth, ViewTruth
 from .drawing import OrthographicViews, SolidCaster, draw_orthographic, draw_view, over_white, place_of, to_bytes
-from .posed import DataError, find_views, object_folders
+from .posed import DataError, ViewFiles, find_views, object_folders
 
 _CHUNK = 256
 # Colour, place along the axis and mask, from either end.
@@ -54,20 +54,19 @@ class ObjectPool:
 
     Args:
         folder: where the pictures are kept; chunks that are there already are not drawn again.
-        source: which objects.
+        kind: "plain" or "textured"; seeds: of the objects.
         size: side of the input pictures in pixels; planes: side of the orthographic views.
     """
 
-    def __init__(self, folder: Path, source: SourceConfig, size: int, planes: int) -> None:
-        textured, count = source.kind == "textured", source.objects
-        seeds = range(source.first_seed, source.first_seed + count)
+    def __init__(self, folder: Path, kind: str, seeds: range, size: int, planes: int) -> None:
+        textured, count = kind == "textured", len(seeds)
         objects = [make_object(seed, textured=textured) for seed in track(seeds, "making objects", transient=True)]
         self._solids = pack(objects)
         folder.mkdir(parents=True, exist_ok=True)
         self._chunks = []
         for start in track(range(0, count, _CHUNK), "drawing pictures", transient=True):
             here = range(start, min(start + _CHUNK, count))
-            name = f"{source.kind}-{source.first_seed + start}-{len(here)}-{size}-{planes}"
+            name = f"{kind}-{seeds[start]}-{len(here)}-{size}-{planes}"
             self._chunks.append(self._chunk(folder / name, here, size, planes))
 
     def __len__(self) -> int:
@@ -139,13 +138,17 @@ class PosedPool:
 
     def orthographic(self, indices: NDArray[np.integer]) -> Tensor:
         """As in `Pool`. Raises `DataError` where an object has no such views, or none of a size that can be thinned."""
-        views = list(self._readers.map(lambda index: self._files[index].six_views(), indices))
-        side = views[0].rgba.shape[2]
-        if side % self._planes:
+        return teacher_input(list(self._readers.map(lambda index: self._thinned(self._files[index]), indices)))
+
+    def _thinned(self, files: ViewFiles) -> OrthographicViews:
+        views = files.six_views()
+        every, rest = divmod(views.rgba.shape[2], self._planes)
+        if rest or not every:
             raise DataError(
-                f"Orthographic views of {side} pixels do not fit planes of {self._planes}: make them with --planes."
+                f"The orthographic views of {files.pictures[0].parent} are of {views.rgba.shape[2]} pixels and do not "
+                f"fit planes of {self._planes}: make the data with --planes {self._planes}."
             )
-        return teacher_input(views)[..., :: side // self._planes, :: side // self._planes]
+        return OrthographicViews(views.rgba[:, :, ::every, ::every], views.depth[:, :, ::every, ::every])
 
 
 class MixedPool:
@@ -192,7 +195,8 @@ def make_pool(sources: Sequence[SourceConfig], folder: Path, size: int, planes: 
         if source.kind == "folder":
             pools.append(PosedPool(Path(source.path), size, planes, source.scale))
         else:
-            pools.append(ObjectPool(folder, source, size, planes))
+            seeds = range(source.first_seed, source.first_seed + source.objects)
+            pools.append(ObjectPool(folder, source.kind, seeds, size, planes))
     return MixedPool(pools, [source.share for source in sources])
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runtime.errors import CameraError
+from runtime.files import atomic_write
 from runtime.geometry.cameras import Camera
 
 from .drawing import OrthographicViews
@@ -73,7 +74,10 @@ class ViewFiles:
 
     def depth(self, view: int) -> NDArray[np.float32]:
         """(S, S) float32, as in `PosedViews`."""
-        return _read(self.depths[view]).astype(np.float32) * np.float32(self.depth_unit)
+        values = _read(self.depths[view])
+        if values.ndim != 2 or values.shape[0] != values.shape[1]:
+            raise DataError(f"{self.depths[view]} must be one channel of depth, square, not {values.shape}.")
+        return values.astype(np.float32) * np.float32(self.depth_unit)
 
     def six_views(self) -> OrthographicViews:
         """The orthographic views. Raises `DataError` where there are none."""
@@ -108,7 +112,9 @@ def write_transforms(folder: Path, views: PosedViews) -> None:
         _write(folder / ORTHOGRAPHIC, _joined(views.orthographic.rgba))
         _write(folder / ORTHOGRAPHIC_DEPTH, _joined(views.orthographic.depth))
     description = {"camera_angle_x": math.radians(fovs.pop()), "depth_unit": _DEPTH_UNIT, "frames": frames}
-    (folder / TRANSFORMS).write_text(json.dumps(description, indent=1))
+    # Written last and whole: a folder that has it is complete.
+    with atomic_write(folder / TRANSFORMS) as partial:
+        partial.write_text(json.dumps(description, indent=1))
 
 
 def find_views(folder: Path, scale: float = 1.0) -> ViewFiles:
@@ -140,7 +146,9 @@ def find_views(folder: Path, scale: float = 1.0) -> ViewFiles:
     missing = [path for path in (*paths, *depths) if not path.is_file()]
     if missing:
         raise DataError(f"{missing[0]} is not there, though {folder / TRANSFORMS} names it.")
-    six = folder if (folder / ORTHOGRAPHIC).is_file() and (folder / ORTHOGRAPHIC_DEPTH).is_file() else None
+    # The six views are of the cube itself: where the object is scaled into it, they are of something else.
+    known = all((folder / name).is_file() for name in (ORTHOGRAPHIC, ORTHOGRAPHIC_DEPTH))
+    six = folder if scale == 1 and known else None
     return ViewFiles(tuple(paths), tuple(cameras), tuple(depths), unit * scale, six)
 
 
@@ -160,7 +168,11 @@ def read_views(folder: Path, scale: float = 1.0) -> PosedViews:
 
 def object_folders(root: Path) -> list[Path]:
     """The objects of a data set: the folders below `root` that hold one each, sorted by name."""
-    folders = [p for p in sorted(root.iterdir()) if (p / TRANSFORMS).is_file() or (p / "intrinsics.txt").is_file()]
+    try:
+        below = sorted(root.iterdir())
+    except OSError as error:
+        raise DataError(f"{root} cannot be read as a folder ({error}).") from None
+    folders = [p for p in below if (p / TRANSFORMS).is_file() or (p / "intrinsics.txt").is_file()]
     if not folders:
         raise DataError(f"{root} holds no object: one folder each, with {TRANSFORMS} or intrinsics.txt, is expected.")
     return folders
@@ -177,6 +189,8 @@ def _transforms(folder: Path) -> tuple[list[Path], list[NDArray[np.float64]], fl
         raise DataError(f"{folder / TRANSFORMS} is damaged ({error}).") from None
     if not frames:
         raise DataError(f"{folder / TRANSFORMS} names no frame.")
+    if any(pose.shape != (4, 4) for _, pose in frames):
+        raise DataError(f"{folder / TRANSFORMS} has a transform_matrix that is not 4x4.")
     # Blender's exporters leave the ending out.
     paths = [folder / name if Path(name).suffix == ".png" else folder / f"{name}.png" for name, _ in frames]
     if len(depths) not in (0, len(frames)):

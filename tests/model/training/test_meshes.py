@@ -165,6 +165,9 @@ def test_the_command_draws_a_folder_and_reports_what_it_left_out(tmp_path):
     assert ((views.depth > 0) == (views.rgba[..., 3] > 0)).all()
     again = CliRunner().invoke(app, [*arguments[:5], "3", *arguments[6:]])
     assert "6 objects of 4 files" in again.output
+    otherwise = CliRunner().invoke(app, [*arguments[:-4], "--planes", "16"])
+    assert otherwise.exit_code == 1
+    assert "made with other planes" in otherwise.output
     nothing = CliRunner().invoke(app, ["from-meshes", str(out), "--out", str(out)])
     assert nothing.exit_code == 1
     assert "holds no mesh" in nothing.output

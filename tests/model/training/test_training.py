@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+import typer
 from typer.testing import CliRunner
 
 import model.training as package
@@ -28,9 +29,11 @@ from model.training.dataset import app, procedural_views
 from model.training.loop import StageLoop, TrainingError, learning_rate
 from model.training.optimizer import weight_matrices
 from model.training.stages import STAGES
-from model.training.train import TEACHER_FILE, train
+from model.training.train import TEACHER_FILE, main, train
 
 TINY = Path(package.__file__).parent / "configs" / "tiny.toml"
+cli = typer.Typer()
+cli.command()(main)
 COMMAND = [sys.executable, "-m", "model.training.train", "--config", str(TINY), "--device", "cpu", "--out"]
 # Math libraries may take fewer threads on a busy machine, and then add in another order.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "MKL_DYNAMIC": "FALSE"}
@@ -152,7 +155,21 @@ def test_meshes_are_trained_on_beside_procedural_objects_with_figures(tmp_path, 
     )
     assert all(5 < float(row["psnr"]) < 40 for row in rows)
     assert (tmp_path / "run" / "figures.png").exists()
-    assert WaveletTriplaneDiffusion.load(tmp_path / "run" / "latest.safetensors").config.resolution == 16
+    latest = WaveletTriplaneDiffusion.load(tmp_path / "run" / "latest.safetensors")
+    assert latest.config.resolution == 16
+    assert (latest.coarse_gen.std != 1).all()
+
+
+def test_what_cannot_give_figures_is_said_at_the_start(tmp_path):
+    write_transforms(tmp_path / "few" / "a", procedural_views(0, 2, 32))
+    write_transforms(tmp_path / "blind" / "a", procedural_views(0, 4, 32))
+    for name, reason in (("few", "too few views"), ("blind", "which the teacher needs"), ("none", "cannot be read")):
+        config = replace(load_config(TINY), figures_every=1.0, validation=str(tmp_path / name))
+        with pytest.raises(DataError, match=reason):
+            train(config, tmp_path / "run", torch.device("cpu"))
+    done = CliRunner().invoke(cli, ["--device", "gpu", "--out", str(tmp_path / "x")])
+    assert done.exit_code == 1
+    assert "give cpu or cuda" in done.output
 
 
 def test_a_run_goes_on_from_the_weights_and_the_teacher_of_another(finished_run, tmp_path):
@@ -169,6 +186,11 @@ def test_a_run_goes_on_from_the_weights_and_the_teacher_of_another(finished_run,
     assert WaveletTriplaneDiffusion.load(final).notes["steps"] == {"coarse": 6, "detail": 8}
     with pytest.raises(ConfigError, match="Only more steps"):
         train(again, tmp_path / "run", torch.device("cpu"))
+    before = WaveletTriplaneDiffusion.load(tmp_path / "run" / "detail.safetensors")
+    train(replace(lengthened, coarse=replace(again.coarse, steps=8)), tmp_path / "run", torch.device("cpu"))
+    after = WaveletTriplaneDiffusion.load(tmp_path / "run" / "detail.safetensors")
+    assert after.notes["steps"] == {"coarse": 8, "detail": 8}, "what comes after a longer stage is trained again"
+    assert not torch.equal(after.coarse_gen.out[-1].weight, before.coarse_gen.out[-1].weight)
     with pytest.raises(CheckpointError, match="cannot be read"):
         train(replace(again, teacher_init="nowhere"), tmp_path / "other", torch.device("cpu"))
 
@@ -217,11 +239,19 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing():
         ("stepz = 3", "unknown keys"),
         ("[coarse]\nstepz = 3", r"\[coarse\]"),
         ('precision = "float8"', "float32 or bfloat16"),
-        ("[[source]]\nobjects = 0", "at least 1 object"),
+        ("[[source]]\nobjects = 0", "objects must be at least 1"),
         ('[[source]]\nkind = "toys"', "plain, textured, folder"),
         ('[[source]]\nkind = "folder"', "has a path"),
         ("[teacher]\nsteps = 0\nbatch = 1\nlr = 0.1", "only with init"),
         ('teacher_init = "x"', "needs init"),
+        ("[[source]]\nfirst_seed = 899999999", "are held out"),
+        ("[[source]]\nfirst_seed = 799999999", "kept for validation"),
+        ("[source]\nobjects = 3", "array of tables"),
+        ("teacher = 5", "is a stage, a table"),
+        ("seed = -1", "seed must be at least 0"),
+        ("resolution = 20", "multiple of 16"),
+        ("figures_every = -1", "0 or more"),
+        ("[coarse]\nsteps = 3\nbatch = 8.0\nlr = 0.1", "batch must be at least 1 and whole"),
         ("not toml", "cannot be read"),
     ],
 )
