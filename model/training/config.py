@@ -46,8 +46,8 @@ class StageConfig:
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("batch", 1), ("points", 0), ("rays", 0), ("samples", 1)):
             _whole(name, getattr(self, name), least)
-        if not isinstance(self.lr, int | float) or not 0 < self.lr < 1:
-            raise ConfigError(f"lr must lie between 0 and 1, not {self.lr!r}.")
+        if not isinstance(self.lr, int | float) or not self.lr > 0:
+            raise ConfigError(f"lr must be above 0, not {self.lr!r}.")
 
 
 @dataclass(frozen=True)
