@@ -85,11 +85,6 @@ class StageLoop:
         started, recent = time.perf_counter(), {}
         due = started + 60 * self.config.figures_every
         with Progress(*columns, transient=True) as progress:
-            if self.first_step < self.stage.steps:
-                # A process's first backward pass is rounded otherwise than the next ones (PyTorch 2.13), and Muon makes
-                # much of it. One that is thrown away lets a run that was stopped end with the same weights.
-                self.losses(self.first_step)["loss"].backward()
-                self.optimizer.zero_grad()
             task = progress.add_task(self.name, total=self.stage.steps, completed=self.first_step)
             for step in range(self.first_step, self.stage.steps):
                 recent = self._step(step)

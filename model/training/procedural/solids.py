@@ -81,7 +81,7 @@ def distance_and_colour(solids: Solids, points: Tensor) -> tuple[Tensor, Tensor]
     """
     places = points.double().cpu().numpy()
     distance, colour = np.empty(places.shape[:2], np.float32), np.empty(places.shape, np.float32)
-    _places(*(*solids.arrays(), places, distance, colour))
+    _run(_places, *solids.arrays(), places, distance, colour)
     return torch.from_numpy(distance).to(points.device), torch.from_numpy(colour).to(points.device)
 
 
@@ -96,8 +96,18 @@ def first_hits(solids: Solids, origins: Tensor, directions: Tensor) -> tuple[Ten
     """
     starts, along = (np.ascontiguousarray(t.double().cpu().numpy()) for t in (origins, directions))
     distance, colour = np.empty(starts.shape[:2], np.float32), np.zeros(starts.shape, np.float32)
-    _rays(*(*solids.arrays(), starts, along, distance, colour))
+    _run(_rays, *solids.arrays(), starts, along, distance, colour)
     return torch.from_numpy(distance).to(origins.device), torch.from_numpy(colour).to(origins.device)
+
+
+def _run(kernel: Any, *arguments: Any) -> None:
+    """Runs a parallel kernel and gives PyTorch its number of threads back.
+
+    Both share one OpenMP, and Numba leaves its own number behind, by which PyTorch would add in another order.
+    """
+    threads = torch.get_num_threads()
+    kernel(*arguments)
+    torch.set_num_threads(threads)
 
 
 @njit(cache=True)

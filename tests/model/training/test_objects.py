@@ -88,6 +88,17 @@ def test_objects_fill_a_fair_share_of_the_picture():
     assert 0.15 <= alpha.mean() <= 0.40
 
 
+def test_casting_leaves_pytorch_its_threads():
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            distance_and_colour(make_objects([1]), torch.zeros(1, 10, 3))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_seed_is_an_object_and_another_seed_another():
     first, again, other = (pack([make_object(seed)]) for seed in (11, 11, 12))
     assert torch.equal(first.to_local, again.to_local)
