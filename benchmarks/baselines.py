@@ -21,8 +21,7 @@ from torch import Tensor, nn
 import runtime
 from model import WaveletTriplaneDiffusion
 from runtime.bundle import Bundle
-from runtime.diffusion.noise import draw
-from runtime.diffusion.samplers import sampler_table, trailing_timesteps
+from runtime.diffusion.plan import SamplingPlan, run_sampler
 from runtime.geometry.rays import camera_rays
 from runtime.preprocessing import prepare_image
 from runtime.profiling import stage
@@ -91,18 +90,18 @@ class _Plain:
         bundle = self.bundle
         with stage("image"):
             prepared = self.put(prepare_image(image, bundle.image_size, bundle.framing)[None])
-        alpha, sigma = bundle.schedule
-        table = sampler_table(bundle.default_sampler, alpha, sigma, trailing_timesteps(len(alpha), steps))
-        x = self.put(draw(0, (3, 3 * bundle.channels, bundle.resolution, bundle.resolution)))
+        plan = SamplingPlan.make(bundle.default_sampler, steps, bundle.schedule, bundle.channels, bundle.resolution)
+        noise = self.put(plan.noise([0]))
         with stage("coarse"):
             ll, condition = self.coarse(prepared)
-        denoised = x
-        noise = x
-        for row in table.astype(np.float32):
+
+        def step(noisy: Any, previous: Any, fresh: Any, row: Array) -> tuple[Any, Any]:
             with stage("step"):
-                x, denoised = self.step(x, condition, denoised, noise, self.put(row))
+                return self.step(noisy, condition, previous, fresh, self.put(row))
+
+        details = run_sampler(plan.table.astype(np.float32), noise, step)
         with stage("idwt"):
-            return self.assemble(ll, x)
+            return self.assemble(ll, details)
 
 
 class PyTorch(_Plain):

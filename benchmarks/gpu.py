@@ -35,8 +35,7 @@ from export.graphs import graph_definitions
 from export.to_onnx import untrained_model
 from model import WaveletTriplaneDiffusion
 from runtime.bundle import load_bundle
-from runtime.diffusion.noise import draw
-from runtime.diffusion.samplers import sampler_table, trailing_timesteps
+from runtime.commands import one_sentence_errors
 from runtime.preprocessing import prepare_image
 
 STEPS, SIZE, SAMPLES, PICTURES = 4, 128, 64, 16
@@ -84,8 +83,8 @@ def measure(
     finally:
         for rt in ours.values():
             rt.close()
-    coarse, step, *_ = graph_definitions(model)
-    gflop = pictures * (gflop_of(coarse) + STEPS * gflop_of(step))
+    graphs = graph_definitions(model)
+    gflop = pictures * (gflop_of(graphs["coarse"]) + STEPS * gflop_of(graphs["diffusion_step"]))
     return {
         "machine": machine(),
         "device": device,
@@ -114,13 +113,8 @@ def _many(rt: runtime.Runtime, decoded: Any, pictures: int) -> Any:
     """Coarse stage and loop of many pictures at once."""
     bundle = rt.bundle
     images = np.repeat(prepare_image(decoded, bundle.image_size, bundle.framing)[None], pictures, axis=0)
-    one = draw(0, (3, 3 * bundle.channels, bundle.resolution, bundle.resolution))
-    noise = np.repeat(one[:, None], pictures, axis=1)
-    # As one item's is: a GPU keeps what cannot change.
-    noise.setflags(write=False)
-    alpha, sigma = bundle.schedule
-    table = sampler_table(bundle.default_sampler, alpha, sigma, trailing_timesteps(len(alpha), STEPS))
-    return lambda: rt.backend.triplanes(images, noise, table)
+    plan = rt.plan(STEPS)
+    return lambda: rt.backend.triplanes(images, plan, [0] * pictures)
 
 
 def show(report: dict[str, Any], console: Console) -> None:
@@ -149,6 +143,7 @@ def show(report: dict[str, Any], console: Console) -> None:
         console.print(f"{said}: {'met' if met else 'MISSED'}{where}", highlight=False, soft_wrap=True)
 
 
+@one_sentence_errors()
 def main(
     bundle: Annotated[Path, typer.Option(help="What export/to_onnx.py --preset medium wrote.")],
     image: Annotated[Path, typer.Option(help="The picture.")] = Path("examples/chair.png"),

@@ -41,11 +41,13 @@ from benchmarks.report import CASES, COMPILED, EAGER, GOALS, OURS, plot, ratios,
 from benchmarks.subprocess_runs import first_picture_ours, first_picture_pytorch, measured
 from benchmarks.timing import by_turns, ceilings, gflop_of, machine, summary
 from export.graphs import graph_definitions
-from export.parity import psnr
+from export.pruning import pruned
 from export.to_onnx import export_bundle
 from model import WaveletTriplaneDiffusion
 from model.config import PRESETS
+from runtime.backends.self_check import psnr
 from runtime.bundle import load_bundle
+from runtime.commands import one_sentence_errors
 from runtime.profiling import record_times
 
 _CHECKPOINT = Path("model/checkpoints/small.safetensors")
@@ -65,7 +67,7 @@ class Bench:
         model = WaveletTriplaneDiffusion.load(checkpoint)
         # What the exporter leaves out of the decoder could be left out by hand.
         narrower = copy.deepcopy(model)
-        narrower.renderer = model.renderer.without_silent()
+        narrower.renderer = pruned(model.renderer)
         self.rows: dict[str, Any] = {
             EAGER: PyTorch(model, self.bundle, bfloat16=False, compiled=False),
             "PyTorch eager float32, narrower decoder": PyTorch(narrower, self.bundle, bfloat16=False, compiled=False),
@@ -138,7 +140,7 @@ class Bench:
         """The networks alone: what no step changes has been computed on every side."""
         torch.manual_seed(0)
         model = WaveletTriplaneDiffusion.from_config(PRESETS["medium"]).eval()
-        definition = graph_definitions(model)[1]
+        definition = graph_definitions(model)["diffusion_step"]
         example = definition.example({"batch": 1})
         feeds = {spec.name: tensor.numpy() for spec, tensor in zip(definition.inputs, example, strict=True)}
         calls: Calls = {}
@@ -157,16 +159,16 @@ class Bench:
             for precision in self.medium.precisions:
                 rt = runtime.load(self.medium.path, backend=backend, precision=precision)
                 self._opened.append(rt)
-                network = rt.backend._networks["diffusion_step"]  # type: ignore[attr-defined]
+                network = rt.backend.networks["diffusion_step"]  # type: ignore[attr-defined]
                 calls[f"ours, {backend} {precision}"] = lambda network=network: network(feeds)  # type: ignore[misc]
         return calls
 
     def operations(self) -> dict[str, float]:
         """Multiplications and additions in GFLOP of a medium step and of a small coarse stage, counted by PyTorch."""
         found = {}
-        for preset, index, name in (("medium", 1, "step"), ("small", 0, "coarse")):
-            definition = graph_definitions(WaveletTriplaneDiffusion.from_config(PRESETS[preset]).eval())[index]
-            found[name] = gflop_of(definition)
+        for preset, graph, name in (("medium", "diffusion_step", "step"), ("small", "coarse", "coarse")):
+            definitions = graph_definitions(WaveletTriplaneDiffusion.from_config(PRESETS[preset]).eval())
+            found[name] = gflop_of(definitions[graph])
         return found
 
 
@@ -229,6 +231,7 @@ def _bundles(checkpoint: Path, folder: Path) -> tuple[Path, Path]:
     return small, medium
 
 
+@one_sentence_errors()
 def main(
     image: Annotated[Path, typer.Option(help="The picture.")] = Path("examples/chair.png"),
     checkpoint: Annotated[Path, typer.Option(help="What model.save() wrote, of the small preset.")] = _CHECKPOINT,

@@ -56,14 +56,11 @@ from benchmarks.metrics import (
     view_figures,
 )
 from benchmarks.subjects import SETS, Subject, posed_subjects, procedural_subjects
-from model.checkpoint import CheckpointError
 from model.training.data.drawing import over_white, to_bytes
-from model.training.data.posed import DataError
 from model.training.procedural.objects import make_objects
 from model.wavelet import WaveletTransform
-from runtime.diffusion.noise import draw
-from runtime.diffusion.samplers import sampler_table, trailing_timesteps
-from runtime.errors import WaveletTriplaneError
+from runtime.commands import one_sentence_errors
+from runtime.diffusion.plan import SamplingPlan
 from runtime.preprocessing import prepare_image
 from runtime.scene import Scene
 from runtime.wavelet import idwt2d
@@ -75,15 +72,19 @@ _SEEDS, _BEHIND = 3, 2
 _WITH_INTERVAL = ("psnr", "ssim", "iou")
 
 
+class _WithoutNoise(SamplingPlan):
+    """A run that starts from zeros: regression by the denoiser."""
+
+    def noise(self, seeds: Sequence[int]) -> Array:
+        return np.zeros((self.draws, len(seeds), *self.noise_shape), np.float32)
+
+
 class Reconstructor:
     """The runtime, and what can be made of its bands instead of what it makes of them."""
 
     def __init__(self, rt: runtime.Runtime) -> None:
         self.rt = rt
-        alpha, sigma = rt.bundle.schedule
-        self._one_step = sampler_table("ddim", alpha, sigma, trailing_timesteps(len(alpha), 1))
-        channels, side = rt.bundle.channels, rt.bundle.resolution
-        self._shape = (3, 3 * channels, side, side)
+        self._one_step = rt.plan(1, "ddim")
 
     def diffusion(self, picture: Array, steps: int | None, seed: int = 0) -> Scene:
         """The runtime itself."""
@@ -91,24 +92,24 @@ class Reconstructor:
 
     def one_shot(self, picture: Array) -> Scene:
         """One pass of the denoiser over zeros at the noisiest timestep."""
-        ll, standard = self._bands(picture, np.zeros((1, 1, *self._shape), np.float32))
+        ll, standard = self._bands(picture, _WithoutNoise(self._one_step.table, self._one_step.noise_shape))
         mean, std = (a[..., None, None] for a in self.rt.bundle.detail_statistics)
         return self.rt.scene(idwt2d(ll, *np.split(standard * std + mean, 3, axis=1)))
 
     def zero_details(self, picture: Array) -> Scene:
         """The coarse stage alone."""
-        ll, _ = self._bands(picture, draw(0, self._shape)[None])
+        ll, _ = self._bands(picture, self._one_step)
         return self.rt.scene(idwt2d(ll, *(np.zeros_like(ll),) * 3))
 
     def bilinear(self, picture: Array) -> Scene:
         """The coarse stage alone, upsampled smoothly."""
-        ll, _ = self._bands(picture, draw(0, self._shape)[None])
+        ll, _ = self._bands(picture, self._one_step)
         details = WaveletTransform().bilinear_details(torch.from_numpy(ll)).numpy()
         return self.rt.scene(idwt2d(ll, *np.split(details, 3, axis=1)))
 
-    def _bands(self, picture: Array, noise: Array) -> tuple[Array, Array]:
+    def _bands(self, picture: Array, plan: SamplingPlan) -> tuple[Array, Array]:
         prepared = prepare_image(picture, self.rt.bundle.image_size, self.rt.bundle.framing)
-        ll, standard = self.rt.backend.generate(prepared[None], noise.reshape(1, 1, *self._shape), self._one_step)
+        ll, standard = self.rt.backend.generate(prepared[None], plan, [0])
         return ll[0], standard[0]
 
 
@@ -203,6 +204,7 @@ def contact_sheet(rt: runtime.Runtime, subjects: Sequence[Subject], path: Path, 
     Image.fromarray(to_bytes(np.concatenate(lines))).save(path)
 
 
+@one_sentence_errors()
 def main(
     bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle; the shipped one by default.")] = None,
     objects: Annotated[int, typer.Option(help="Held-out objects.", min=1)] = 100,
@@ -219,28 +221,24 @@ def main(
     """Measures reconstruction quality on held-out objects."""
     if kind not in SETS:
         raise typer.BadParameter(f"there are {', '.join(SETS)}", param_hint="--kind")
-    try:
-        with warnings.catch_warnings(), runtime.load(bundle) as rt:
-            warnings.simplefilter("ignore", runtime.BackgroundWarning)
-            if data is None:
-                made = procedural_subjects(objects, seed, size, rt.bundle.image_size, 2 * rt.bundle.resolution, kind)
-                subjects = list(made)
-            else:
-                subjects = list(posed_subjects(data, objects, size))
-            steps = [n for n in STEPS if n <= len(rt.bundle.schedule[0])]
-            ceiling = Ceiling(teacher) if teacher is not None else None
-            results, patches = evaluate(rt, subjects, steps, samples, baselines, ceiling)
-            summaries = {name: summary(figures) for name, figures in results.items()}
-            for name, value in patches.items():
-                summaries[name]["patches"] = {"mean": value}
-            report(summaries, rt, len(subjects))
-            if json_file is not None:
-                write_json(summaries, rt, subjects, json_file)
-            if sheet is not None:
-                contact_sheet(rt, subjects, sheet)
-    except (WaveletTriplaneError, CheckpointError, DataError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    with warnings.catch_warnings(), runtime.load(bundle) as rt:
+        warnings.simplefilter("ignore", runtime.BackgroundWarning)
+        if data is None:
+            made = procedural_subjects(objects, seed, size, rt.bundle.image_size, 2 * rt.bundle.resolution, kind)
+            subjects = list(made)
+        else:
+            subjects = list(posed_subjects(data, objects, size))
+        steps = [n for n in STEPS if n <= len(rt.bundle.schedule[0])]
+        ceiling = Ceiling(teacher) if teacher is not None else None
+        results, patches = evaluate(rt, subjects, steps, samples, baselines, ceiling)
+        summaries = {name: summary(figures) for name, figures in results.items()}
+        for name, value in patches.items():
+            summaries[name]["patches"] = {"mean": value}
+        report(summaries, rt, len(subjects))
+        if json_file is not None:
+            write_json(summaries, rt, subjects, json_file)
+        if sheet is not None:
+            contact_sheet(rt, subjects, sheet)
 
 
 def report(summaries: dict[str, Any], rt: runtime.Runtime, count: int) -> None:

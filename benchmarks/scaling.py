@@ -30,6 +30,7 @@ from benchmarks.timing import machine
 from export.to_onnx import export_bundle
 from model import WaveletTriplaneDiffusion
 from model.config import PRESETS
+from runtime.commands import one_sentence_errors
 
 # One axis grows, the others stay at a batch of 1, 128x128 pixels, 64 samples a ray and the bundle's steps.
 AXES: dict[str, tuple[int, ...]] = {
@@ -127,6 +128,7 @@ def _keep(report: dict[str, Any], axis: str, size: int, found: dict[str, Any]) -
     figures["peak_mb"].append(found["peak_mb"])
 
 
+@one_sentence_errors()
 def main(
     image: Annotated[Path, typer.Option(help="The picture.")] = Path("examples/chair.png"),
     axis: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(AXES)}, again for more.")] = None,

@@ -1,0 +1,3 @@
+"""Checkpoint to bundle, bundle to engines."""
+
+import runtime  # noqa: F401 (switches ONNX Runtime's telemetry off, before anything here imports that)

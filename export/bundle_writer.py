@@ -15,26 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
 
 from model import WaveletTriplaneDiffusion
 from model.renderer import DENSITY_SCALE
 from runtime.bundle import ENGINES, FORMAT_VERSION, MANIFEST, manifest_digest
 from runtime.diffusion.schedule import cosine_schedule
+from runtime.errors import ProjectError
 from runtime.geometry.cameras import FOREGROUND_RATIO
 
 from .graphs import OPSET, GraphDefinition
-from .parity import example_pictures
 
 DEFAULT_STEPS, DEFAULT_SAMPLER = 4, "ddim"
 
 
-class ExportError(RuntimeError):
+class ExportError(ProjectError, RuntimeError):
     """The export cannot go on; nothing was written."""
 
 
 def describe_model(
-    model: WaveletTriplaneDiffusion, name: str, trained: bool, notes: Mapping[str, Any]
+    model: WaveletTriplaneDiffusion, name: str, trained: bool, notes: Mapping[str, Any], sensitivity: list[float]
 ) -> dict[str, Any]:
     """The part of the manifest that every precision shares.
 
@@ -55,21 +54,13 @@ def describe_model(
         "parameters": sum(p.numel() for p in model.parameters()),
         "model": asdict(model.config),
         "image": {"size": model.config.image_size, "framing": FOREGROUND_RATIO},
-        "renderer": {"density_scale": DENSITY_SCALE, "sensitivity": _sensitivity(model)},
+        "renderer": {"density_scale": DENSITY_SCALE, "sensitivity": sensitivity},
         "defaults": defaults | {"steps": min(defaults["steps"], model.config.num_diffusion_steps)},
         "schedule": {"alpha": alpha.tolist(), "sigma": sigma.tolist()},
         "statistics": statistics,
         "notes": dict(notes),
         "precisions": {},
     }
-
-
-def _sensitivity(model: WaveletTriplaneDiffusion) -> list[float]:
-    picture = torch.from_numpy(example_pictures(1, model.config.image_size)[0]).permute(2, 0, 1)[None] / 127.5 - 1
-    with torch.no_grad():
-        ll, _ = model.predict_ll(picture)
-        planes = model.reconstruct_planes(ll, model.wavelet.bilinear_details(ll[0])[None])
-    return model.renderer.sensitivity(planes)
 
 
 def write_graph(folder: Path, precision: str, definition: GraphDefinition, proto: onnx.ModelProto) -> dict[str, Any]:

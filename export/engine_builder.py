@@ -10,13 +10,14 @@ from typing import Any
 from runtime.backends.tensorrt.engine_file import Profile
 from runtime.backends.tensorrt.installation import Flavour
 from runtime.bundle import Graph, TensorSpec
+from runtime.errors import ProjectError
 
 # Layer types that do the arithmetic; their dtype is what a precision is about.
 _COMPUTING = ("CONVOLUTION", "MATRIX_MULTIPLY", "DECONVOLUTION")
 Range = tuple[int, int, int]
 
 
-class BuildError(RuntimeError):
+class BuildError(ProjectError, RuntimeError):
     """A graph did not become an engine; the message names the node, the operator or the input."""
 
 

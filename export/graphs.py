@@ -8,7 +8,7 @@ view            triplane, origin, rays, samples -> drawn: every sample of every 
 decoder         features -> rgb, density: what of the renderer follows the reading of the planes, for the CPU, whose
                 ONNX Runtime reads planes slowly
 
-What of the decoder's units can only be 0 is in none of the last three.
+The last three leave out the decoder's units that can only give 0.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from torch import Tensor, nn
 from model import WaveletTriplaneDiffusion
 from model.config import network_width
 from model.renderer import quadrature
-from runtime.bundle import GRAPHS, TensorSpec
+from runtime.bundle import TensorSpec
 from runtime.diffusion.samplers import COLUMNS, sampler_table, trailing_timesteps
 from runtime.diffusion.schedule import cosine_schedule
+
+from .fast_modules import TRANSLATIONS
+from .pruning import pruned
 
 OPSET = 21
 # The exporter warns of operators of packages that are not installed and that no graph here uses.
@@ -67,7 +70,7 @@ class _Assemble(nn.Module):
 class _Renderer(nn.Module):
     def __init__(self, model: WaveletTriplaneDiffusion) -> None:
         super().__init__()
-        self.renderer = model.renderer.without_silent()
+        self.renderer = pruned(model.renderer)
 
     def forward(self, triplane: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         return self.renderer(triplane, points)
@@ -82,7 +85,7 @@ class _View(nn.Module):
 
     def __init__(self, model: WaveletTriplaneDiffusion) -> None:
         super().__init__()
-        self.renderer = model.renderer.without_silent()
+        self.renderer = pruned(model.renderer)
 
     def forward(self, triplane: Tensor, origin: Tensor, rays: Tensor, samples: Tensor) -> tuple[Tensor]:
         near, step, cosine = rays[3:, :, None].unbind()
@@ -103,7 +106,7 @@ class _Decoder(nn.Module):
 
     def __init__(self, model: WaveletTriplaneDiffusion) -> None:
         super().__init__()
-        renderer = model.renderer.without_silent()
+        renderer = pruned(model.renderer)
         self.mlp, self.activated = renderer.mlp, renderer.activated
         self.heads = nn.Linear(renderer.colour.in_features, 4, device=renderer.colour.weight.device)
         with torch.no_grad():
@@ -143,8 +146,8 @@ class GraphDefinition:
         return tuple(values(spec) for spec in self.inputs)
 
 
-def graph_definitions(model: WaveletTriplaneDiffusion) -> tuple[GraphDefinition, ...]:
-    """The graphs of a model, in the order of `runtime.bundle.GRAPHS`."""
+def graph_definitions(model: WaveletTriplaneDiffusion) -> dict[str, GraphDefinition]:
+    """Returns the graphs of a model by name, one for each of `runtime.bundle.GRAPHS`."""
     config = model.config
     c, r, width = config.triplane_channels, config.resolution, network_width(config.triplane_channels)
 
@@ -153,15 +156,15 @@ def graph_definitions(model: WaveletTriplaneDiffusion) -> tuple[GraphDefinition,
 
     bands = ("batch", 3, 3 * c, r, r)
     condition = spec("condition", "batch", 3, width, r, r)
-    return (
+    definitions = (
         GraphDefinition(
-            GRAPHS[0],
+            "coarse",
             _Coarse(model),
             (spec("image", "batch", 3, config.image_size, config.image_size),),
             (spec("triplane_ll", "batch", 3, c, r, r), condition),
         ),
         GraphDefinition(
-            GRAPHS[1],
+            "diffusion_step",
             _DiffusionStep(model),
             (
                 spec("noisy", *bands),
@@ -173,19 +176,19 @@ def graph_definitions(model: WaveletTriplaneDiffusion) -> tuple[GraphDefinition,
             (spec("next", *bands), spec("denoised", *bands)),
         ),
         GraphDefinition(
-            GRAPHS[2],
+            "assemble",
             _Assemble(model),
             (spec("triplane_ll", "batch", 3, c, r, r), spec("details", *bands)),
             (spec("triplane", "batch", 3, c, 2 * r, 2 * r),),
         ),
         GraphDefinition(
-            GRAPHS[3],
+            "renderer",
             _Renderer(model),
             (spec("triplane", "batch", 3, c, 2 * r, 2 * r), spec("points", "batch", "points", 3)),
             (spec("rgb", "batch", "points", 3), spec("density", "batch", "points", 1)),
         ),
         GraphDefinition(
-            GRAPHS[4],
+            "view",
             _View(model),
             (
                 spec("triplane", 3, c, 2 * r, 2 * r),
@@ -196,12 +199,13 @@ def graph_definitions(model: WaveletTriplaneDiffusion) -> tuple[GraphDefinition,
             (spec("drawn", 5, "rays"),),
         ),
         GraphDefinition(
-            GRAPHS[5],
+            "decoder",
             _Decoder(model),
             (spec("features", "batch", "points", 3 * c),),
             (spec("rgb", "batch", "points", 3), spec("density", "batch", "points", 1)),
         ),
     )
+    return {definition.name: definition for definition in definitions}
 
 
 def to_onnx(definition: GraphDefinition) -> onnx.ModelProto:
@@ -221,6 +225,7 @@ def to_onnx(definition: GraphDefinition) -> onnx.ModelProto:
             input_names=[spec.name for spec in definition.inputs],
             output_names=[spec.name for spec in definition.outputs],
             dynamic_shapes=dynamic,
+            custom_translation_table=TRANSLATIONS,
             verbose=False,
         )
     assert program is not None

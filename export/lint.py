@@ -13,6 +13,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 from runtime.bundle import TensorSpec
+from runtime.errors import ProjectError
 
 # Operators of the default domain that the ONNX parsers of TensorRT 10, 11 and RTX 1 all take (docs/operators.md of
 # onnx-tensorrt 10.x, less those that it lists with restrictions that a data path cannot keep).
@@ -51,7 +52,7 @@ class Finding:
         return f"{'error' if self.breaks else 'warning'}: {self.node} ({self.operator}): {self.message}"
 
 
-class LintError(RuntimeError):
+class LintError(ProjectError, RuntimeError):
     """A graph that cannot be built; the message names node and operator."""
 
 

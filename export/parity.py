@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 
 import runtime
 from model import WaveletTriplaneDiffusion
+from runtime.backends.self_check import example_images, psnr
+from runtime.bundle import PARITY_DB
 
 from .graphs import GraphDefinition
 
-# Least PSNR in dB of every row: in float32 and float16 of every check, in int8 of the drawn pictures.
-TOLERANCE = {"float32": 60.0, "float16": 45.0, "int8": 35.0, "int8-cpu": 35.0}
 BATCHES = (1, 2, 4)
 STEPS = (1, 4, 20)
 SAMPLER = "ddim"
 _CAMERA = runtime.Camera.orbit(azimuth=50, elevation=10)
-_IDENTICAL = 200.0
 
 
 @dataclass(frozen=True)
@@ -39,20 +38,7 @@ class Check:
     def passes(self, precision: str) -> bool:
         """Whether it keeps to the precision's tolerance, where that holds it to one."""
         bound = not precision.startswith("int8") or self.what.startswith("picture")
-        return not bound or self.psnr >= TOLERANCE[precision]
-
-
-def psnr(actual: NDArray[np.floating], expected: NDArray[np.floating], peak: float | None = None) -> float:
-    """Peak signal-to-noise ratio in dB; the peak is the range of `expected` unless given. NaN counts as -infinity."""
-    error = float(np.mean((actual.astype(np.float64) - expected) ** 2))
-    if not np.isfinite(error):
-        return -np.inf
-    span = float(np.ptp(expected)) if peak is None else peak
-    return (
-        min(_IDENTICAL, 10 * np.log10(span**2 / error))
-        if error > 0 and span > 0
-        else (_IDENTICAL if error == 0 else -np.inf)
-    )
+        return not bound or self.psnr >= PARITY_DB[precision]
 
 
 def compare(
@@ -91,7 +77,7 @@ def references(model: WaveletTriplaneDiffusion) -> list[Reference]:
 
     A row's reference is the same in every batch: it is computed once, in the largest.
     """
-    pictures = example_pictures(max(BATCHES), model.config.image_size)
+    pictures = example_images(max(BATCHES), model.config.image_size)
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
     found = []
     for steps in sorted({min(steps, model.config.num_diffusion_steps) for steps in STEPS}):
@@ -109,7 +95,7 @@ def check_path(expected: Sequence[Reference], bundle: Path, precision: str) -> I
         warnings.simplefilter("ignore", runtime.BackgroundWarning)
         warnings.simplefilter("ignore", runtime.UntrainedWarning)
         with runtime.load(bundle, backend="cpu", precision=precision) as rt:
-            pictures = example_pictures(max(BATCHES), rt.bundle.image_size)
+            pictures = example_images(max(BATCHES), rt.bundle.image_size)
             for reference in expected:
                 batch, steps = reference.batch, reference.steps
                 scenes = rt.reconstruct(pictures[:batch], steps=steps, seed=list(range(batch)), sampler=SAMPLER)
@@ -117,14 +103,3 @@ def check_path(expected: Sequence[Reference], bundle: Path, precision: str) -> I
                 yield compare(f"triplane, {what}", np.stack([s.triplane for s in scenes]), reference.triplanes)
                 views = np.stack([scene.render(_CAMERA, image_size=64).rgb for scene in scenes])
                 yield compare(f"picture, {what}", views, reference.pictures, peak=1.0)
-
-
-def example_pictures(count: int, size: int) -> list[NDArray[np.uint8]]:
-    """Pictures that differ from one another: white, with a shaded disc of another size, place and colour each."""
-    y, x = np.mgrid[0:size, 0:size] / size * 2 - 1
-    pictures = []
-    for index in range(count):
-        distance = np.hypot(x - 0.1 * index, y + 0.15 * index) / (0.6 - 0.1 * index)
-        shade = np.clip(1 - 0.5 * distance**2, 0, 1)[..., None] * np.roll([0.9, 0.5, 0.2], index)
-        pictures.append(np.where(distance[..., None] < 1, 255 * shade, 255).astype(np.uint8))
-    return pictures

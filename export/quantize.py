@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,24 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from runtime.diffusion.noise import draw
-from runtime.diffusion.samplers import sampler_table, trailing_timesteps
+from runtime.diffusion.plan import SamplingPlan, run_sampler
 from runtime.diffusion.schedule import cosine_schedule
 from runtime.geometry.cameras import Camera
 
 # Few steps visit other noise levels than many: both are calibrated for.
 _STEPS = (1, 4, 10)
 # Neither training nor evaluation draws these.
-_FIRST_SEED, _PICTURES = 800_000_000, 6
+_FIRST_SEED, _IMAGES = 800_000_000, 6
 Array = NDArray[np.float32]
 Feeds = dict[str, Array]
 
 
-def calibration_pictures(size: int) -> Array:
+def calibration_images(size: int) -> Array:
     """Procedural objects as the canonical camera sees them, (N, 3, size, size) in [-1, 1]."""
     from model.training.data.drawing import over_white, render_views
     from model.training.procedural.objects import make_objects
 
-    views = render_views(make_objects(list(range(_FIRST_SEED, _FIRST_SEED + _PICTURES))), [Camera.orbit()], size, 1)
+    views = render_views(make_objects(list(range(_FIRST_SEED, _FIRST_SEED + _IMAGES))), [Camera.orbit()], size, 1)
     return np.ascontiguousarray((over_white(views[:, 0]) * 2 - 1).transpose(0, 3, 1, 2))
 
 
@@ -49,19 +49,22 @@ def calibration_feeds(protos: Mapping[str, onnx.ModelProto], images: Array, time
         ort.InferenceSession(protos[name].SerializeToString(), providers=["CPUExecutionProvider"])
         for name in ("coarse", "diffusion_step")
     )
-    alpha, sigma = cosine_schedule(timesteps)
+    schedule = cosine_schedule(timesteps)
     channels, side = step.get_inputs()[0].shape[2:4]
     feeds: dict[str, list[Feeds]] = {"coarse": [], "diffusion_step": []}
     for seed, image in enumerate(images):
         feeds["coarse"].append({"image": image[None]})
         _, condition = coarse.run(None, feeds["coarse"][-1])
-        noise = draw(seed, (3, channels, side, side))
-        state, denoised = noise, np.zeros_like(noise)
         steps = min(_STEPS[seed % len(_STEPS)], timesteps)
-        for row in sampler_table("ddim", alpha, sigma, trailing_timesteps(timesteps, steps)).astype(np.float32):
-            call = {"noisy": state, "condition": condition, "previous": denoised, "noise": noise, "row": row}
+        plan = SamplingPlan.make("ddim", steps, schedule, channels // 3, side)
+
+        def recorded(noisy: Array, previous: Array, noise: Array, row: Array, condition: Array) -> tuple[Array, Array]:
+            call = {"noisy": noisy, "condition": condition, "previous": previous, "noise": noise, "row": row}
             feeds["diffusion_step"].append(call)
             state, denoised = step.run(None, call)
+            return state, denoised
+
+        run_sampler(plan.table.astype(np.float32), plan.noise([seed]), partial(recorded, condition=condition))
     return feeds
 
 

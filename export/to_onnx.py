@@ -7,6 +7,7 @@ all of it keeps to the tolerance.
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -22,18 +23,21 @@ from rich.progress import track
 from rich.table import Table
 
 from export.bundle_writer import ExportError, describe_model, replacing, write_graph, write_manifest
+from export.fast_modules import by_group_norm, by_layer_norm, with_fast_modules
 from export.graphs import graph_definitions, to_onnx
-from export.group_norm import as_layer_norms
-from export.late_upsampling import with_late_upsampling
-from export.lift_gathers import as_gathers
-from export.parity import TOLERANCE, Check, check_graph, check_path, references
+from export.parity import Check, check_graph, check_path, references
 from export.precision import to_float16
-from export.quantize import Array, Feeds, calibration_feeds, calibration_pictures, to_int8
+from export.quantize import Array, Feeds, calibration_feeds, calibration_images, to_int8
+from export.sensitivity import density_sensitivity
 from model import PRESETS, WaveletTriplaneDiffusion
-from model.checkpoint import CheckpointError
-from runtime.errors import WaveletTriplaneError
+from runtime.bundle import PARITY_DB
+from runtime.commands import one_sentence_errors
 
 UNTRAINED_SEED = 0
+# The graphs that `export.fast_modules` changes.
+NETWORKS = ("coarse", "diffusion_step")
+# Which of `export.fast_modules` a precision is written with: none in float16, which CPUs run for its parity alone.
+FORMS = {"float32": "onnxruntime", "float16": "plain", "int8": "compilers", "int8-cpu": "onnxruntime"}
 _console = Console(stderr=True)
 Item = TypeVar("Item")
 
@@ -64,8 +68,9 @@ def export_bundle(
         name: what the bundle is called.
         trained: False where the weights come from a random seed.
         notes: JSON values to keep in the manifest.
-        precisions: variants to write, names in `parity.TOLERANCE`; the first is the bundle's default.
-        calibration: (N, 3, S, S) float32 in [-1, 1], pictures that int8 finds its ranges on; drawn where left out.
+        precisions: variants to write, names in `runtime.bundle.PARITY_DB`; the first is the bundle's default.
+        calibration: (N, 3, S, S) float32 in [-1, 1], images that int8 finds its ranges on, and the decoder's
+            sensitivity is measured on; procedural objects where left out.
 
     Returns:
         The parity checks, all passed.
@@ -73,40 +78,66 @@ def export_bundle(
     Raises:
         ExportError: a check misses its tolerance, or a precision is unknown; nothing was written.
     """
-    unknown = set(precisions) - set(TOLERANCE)
+    unknown = set(precisions) - set(PARITY_DB)
     if unknown or not precisions:
-        raise ExportError(f"Unknown precision {', '.join(sorted(unknown))}; there are {', '.join(TOLERANCE)}.")
-    manifest = describe_model(model, name, trained, notes or {})
+        raise ExportError(f"Unknown precision {', '.join(sorted(unknown))}; there are {', '.join(PARITY_DB)}.")
+    images = calibration_images(model.config.image_size) if calibration is None else calibration
+    sensitivity = density_sensitivity(model, torch.from_numpy(images))
+    manifest = describe_model(model, name, trained, notes or {}, sensitivity)
     with replacing(out) as folder:
         definitions = graph_definitions(model)
-        exact = {d.name: to_onnx(d) for d in _tracked(definitions, "exporting graphs")}
+        exported = export_forms(model, dict.fromkeys(FORMS[p] for p in precisions))
         feeds = None
         if any(p.startswith("int8") for p in precisions):
-            images = calibration_pictures(model.config.image_size) if calibration is None else calibration
-            feeds = calibration_feeds(exact, images, model.config.num_diffusion_steps)
+            feeds = calibration_feeds(next(iter(exported.values())), images, model.config.num_diffusion_steps)
         expected = references(model)
         checks: list[Check] = []
         for precision in precisions:
-            protos = {d.name: convert(exact[d.name], d.name, precision, feeds) for d in definitions}
-            graphs = {d.name: write_graph(folder, precision, d, protos[d.name]) for d in definitions}
+            exact = exported[FORMS[precision]]
+            protos = {name: convert(exact[name], name, precision, feeds) for name in definitions}
+            graphs = {name: write_graph(folder, precision, d, protos[name]) for name, d in definitions.items()}
             manifest["precisions"][precision] = {"graphs": graphs}
             write_manifest(folder, manifest)
-            found = [check for d in definitions for check in check_graph(d, protos[d.name])]
+            found = [check for name, d in definitions.items() for check in check_graph(d, protos[name])]
             found += _tracked(list(check_path(expected, folder, precision)), f"checking {precision}")
             print_report(found, precision)
             failed = [check for check in found if not check.passes(precision)]
             if failed:
                 raise ExportError(
-                    f"{len(failed)} of {len(found)} parity checks in {precision} miss {TOLERANCE[precision]:g} dB, the "
+                    f"{len(failed)} of {len(found)} parity checks in {precision} miss {PARITY_DB[precision]:g} dB, the "
                     f"worst is {min(failed, key=lambda c: c.psnr).what}; no bundle was written."
                 )
             manifest["precisions"][precision]["parity"] = {
-                "tolerance_db": TOLERANCE[precision],
+                "tolerance_db": PARITY_DB[precision],
                 "checks": [{"what": c.what, "psnr_db": round(c.psnr, 2), "largest": c.largest} for c in found],
             }
             checks += found
         write_manifest(folder, manifest)
     return checks
+
+
+def export_forms(model: WaveletTriplaneDiffusion, forms: Iterable[str]) -> dict[str, dict[str, onnx.ModelProto]]:
+    """Exports the graphs in float32, by form and name; what no form changes is exported once.
+
+    Args:
+        model: in evaluation mode.
+        forms: values of `FORMS`.
+    """
+    swapped = {
+        "plain": lambda: model,
+        "compilers": lambda: with_fast_modules(model, by_group_norm, gathers=False),
+        "onnxruntime": lambda: with_fast_modules(model, by_layer_norm, gathers=True),
+    }
+    definitions = graph_definitions(model)
+    work = [("all forms", d) for name, d in definitions.items() if name not in NETWORKS]
+    for form in forms:
+        changed = graph_definitions(swapped[form]())
+        work += [(form, changed[name]) for name in NETWORKS]
+    made: dict[str, dict[str, onnx.ModelProto]] = defaultdict(dict)
+    for form, definition in _tracked(work, "exporting graphs"):
+        made[form][definition.name] = to_onnx(definition)
+    shared = made.pop("all forms")
+    return {form: networks | shared for form, networks in made.items()}
 
 
 def convert(
@@ -115,10 +146,6 @@ def convert(
     """An exported graph in one of the precisions; int8 leaves those without convolutions as they are."""
     if precision == "float16":
         return to_float16(proto)
-    in_onnx_runtime = precision in ("float32", "int8-cpu")
-    proto = with_late_upsampling(proto, joined=in_onnx_runtime)
-    if in_onnx_runtime:
-        proto = as_gathers(as_layer_norms(proto))
     if feeds is not None and precision.startswith("int8") and graph in feeds:
         return to_int8(proto, feeds[graph], cpu_only=precision == "int8-cpu")
     return proto
@@ -130,7 +157,7 @@ def _tracked(items: Sequence[Item], what: str) -> Iterable[Item]:
 
 def print_report(checks: Sequence[Check], precision: str) -> None:
     """Prints a line per check."""
-    table = Table(title=f"Parity with PyTorch, {precision}, at least {TOLERANCE[precision]:g} dB")
+    table = Table(title=f"Parity with PyTorch, {precision}, at least {PARITY_DB[precision]:g} dB")
     for header, side in (("compared", "left"), ("PSNR (dB)", "right"), ("largest difference", "right"), ("", "left")):
         table.add_column(header, justify=side)  # type: ignore[arg-type]
     for check in checks:
@@ -139,6 +166,7 @@ def print_report(checks: Sequence[Check], precision: str) -> None:
     Console().print(table)
 
 
+@one_sentence_errors()
 def main(
     checkpoint: Annotated[Path | None, typer.Option(help="What model.save() wrote.")] = None,
     preset: Annotated[str, typer.Option(help="Without a checkpoint: small, medium or large, untrained.")] = "small",
@@ -148,18 +176,14 @@ def main(
     ] = None,
 ) -> None:
     """Exports a checkpoint, or an untrained preset, to an ONNX bundle and checks it against PyTorch."""
-    try:
-        if checkpoint is None:
-            model, name, trained = untrained_model(preset), f"{preset}-untrained", False
-            notes: dict[str, Any] = {"seed": UNTRAINED_SEED}
-        else:
-            model, name = WaveletTriplaneDiffusion.load(checkpoint), checkpoint.stem
-            notes = model.notes
-            trained = bool(notes.get("trained"))
-        export_bundle(model, out, name, trained, notes, precision or list(TOLERANCE))
-    except (ExportError, CheckpointError, WaveletTriplaneError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    if checkpoint is None:
+        model, name, trained = untrained_model(preset), f"{preset}-untrained", False
+        notes: dict[str, Any] = {"seed": UNTRAINED_SEED}
+    else:
+        model, name = WaveletTriplaneDiffusion.load(checkpoint), checkpoint.stem
+        notes = model.notes
+        trained = bool(notes.get("trained"))
+    export_bundle(model, out, name, trained, notes, precision or list(PARITY_DB))
     typer.echo(f"Wrote {out} ({name}{'' if trained else ', untrained'}).")
 
 

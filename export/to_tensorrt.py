@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.engine_builder import BuildError, Built, Range, build, profile_of
-from export.lint import LintError, check
+from export.lint import check
 from runtime.backends.device.backend import LARGEST_POINTS, LARGEST_RAYS, MOST_SAMPLES
 from runtime.backends.device.cuda import gpu_name
 from runtime.backends.tensorrt.engine_file import (
@@ -37,7 +37,7 @@ from runtime.backends.tensorrt.engine_file import (
 )
 from runtime.backends.tensorrt.installation import FLAVOURS, Flavour, find_flavour
 from runtime.bundle import CPU_ONLY, ENGINE_GRAPHS, Bundle, default_bundle, load_bundle
-from runtime.errors import WaveletTriplaneError
+from runtime.commands import one_sentence_errors
 
 POINTS: Range = (1, LARGEST_POINTS, LARGEST_POINTS)
 BATCH: Range = (1, 1, 4)
@@ -150,6 +150,7 @@ def report(results: Sequence[Result], console: Console) -> None:
             console.print(f"{r.precision} {r.graph}, lint: {warning}", soft_wrap=True, highlight=False)
 
 
+@one_sentence_errors()
 def main(
     bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle; the shipped one by default.")] = None,
     out: Annotated[
@@ -175,12 +176,9 @@ def main(
                 loaded, folder, found, chosen, batch, points, built_for, workspace << 20, status.update
             ):
                 results.append(result)
-    except (BuildError, LintError, WaveletTriplaneError, OSError) as error:
-        if results:  # What was built before stands.
+    finally:  # What was built before an error stands.
+        if results:
             report(results, Console())
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-    report(results, Console())
     typer.echo(f"{folder} holds engines for {found.name} {found.version}.")
 
 

@@ -12,10 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from runtime.errors import ProjectError
 from runtime.files import atomic_write
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ProjectError, ValueError):
     """The file is missing, damaged, or no checkpoint of the kind that is asked for."""
 
 

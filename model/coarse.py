@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from runtime.geometry.triplane import PLANE_AXES
 
 from .config import network_width
-from .layers import ResBlock, TransformerBlock, conv3x3, norm, upsample
+from .layers import ResBlock, TransformerBlock, UpBlock, conv3x3, norm
 from .lift import Lift
 
 _IMAGE_BLOCKS, _PLANE_BLOCKS = 2, 3
@@ -73,7 +73,7 @@ class CoarseTriplaneGen(nn.Module):
         self.plane_positions = AxisPositions(side, dim)
         self.plane_blocks = nn.Sequential(*(TransformerBlock(dim) for _ in range(_PLANE_BLOCKS)))
         self.lift_local = Lift(width, width, resolution, depths=8, channels_per_depth=8)
-        self.up1, self.up2 = ResBlock(dim, 2 * width), ResBlock(3 * width, width)
+        self.up1, self.up2 = UpBlock(dim, 0, 2 * width), UpBlock(2 * width, width, width)
         self.out = nn.Sequential(norm(width), nn.GELU(), conv3x3(width, triplane_channels))
         self.register_buffer("mean", torch.zeros(3, triplane_channels))
         self.register_buffer("std", torch.ones(3, triplane_channels))
@@ -106,5 +106,4 @@ class CoarseTriplaneGen(nn.Module):
         lifted = rearrange(self.lift_tokens(image), "(b p) c h w -> b (p h w) c", p=3)
         planes = self.plane_blocks(lifted + self.plane_positions())
         h = rearrange(planes, "b (p h w) c -> (b p) c h w", p=3, h=side)
-        h = self.up1(upsample(h))
-        return self.up2(torch.cat([upsample(h), self.lift_local(F.gelu(local))], dim=1))
+        return self.up2(self.up1(h), finer=self.lift_local(F.gelu(local)))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from runtime.diffusion.schedule import cosine_schedule
 
 from .config import network_width
-from .layers import ResBlock, conv3x3, norm, sinusoidal_embedding, upsample
+from .layers import ResBlock, UpBlock, conv3x3, norm, sinusoidal_embedding
 
 
 class DetailDiffusion(nn.Module):
@@ -46,8 +46,8 @@ class DetailDiffusion(nn.Module):
         self.shrink2 = conv3x3(w2, w3, 2)
         self.middle1 = ResBlock(w3, w3, time_embed_dim)
         self.middle2 = ResBlock(w3, w3, time_embed_dim)
-        self.up2 = ResBlock(w3 + w2, w2, time_embed_dim)
-        self.up1 = ResBlock(w2 + w1, w1, time_embed_dim)
+        self.up2 = UpBlock(w3, w2, w2, time_embed_dim)
+        self.up1 = UpBlock(w2, w1, w1, time_embed_dim)
         self.leave = nn.Sequential(norm(w1), nn.GELU(), conv3x3(w1, 3 * triplane_channels))
 
     def encode_condition(self, condition_LL: Tensor) -> Tensor:
@@ -69,9 +69,7 @@ class DetailDiffusion(nn.Module):
         skip1 = self.down1(self.enter(noisy) + condition, time)
         skip2 = self.down2(self.shrink1(skip1), time)
         h = self.middle2(self.middle1(self.shrink2(skip2), time), time)
-        h = self.up2(torch.cat([upsample(h), skip2], dim=1), time)
-        h = self.up1(torch.cat([upsample(h), skip1], dim=1), time)
-        return self.leave(h)
+        return self.leave(self.up1(self.up2(h, time, skip2), time, skip1))
 
     def denoise(self, noisy: Tensor, timestep: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         """Predicted clean details (B, 3C, R, R); alpha and sigma are the schedule at `timestep`, broadcastable."""

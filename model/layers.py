@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,19 +37,35 @@ class ResBlock(nn.Module):
         self.norm1, self.conv1 = norm(in_channels), conv3x3(in_channels, out_channels)
         self.norm2, self.conv2 = norm(out_channels), conv3x3(out_channels, out_channels)
         self.modulation = None if time_dim is None else nn.Linear(time_dim, 2 * out_channels)
-        self.skip: nn.Module = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        self.skip: Any = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """x: (B, in, H, W); time: (B or 1, time_dim). Returns (B, out, H, W)."""
-        h = self.conv1(F.gelu(self.norm1(x)))
-        if self.modulation is None:
-            h = self.norm2(h)
-        else:
-            # The norm's own scale and shift are joined with the timestep's, so that a plane is gone over once.
-            scale, shift = self.modulation(time).chunk(2, dim=1)
-            gain, offset = self.norm2.weight * (1 + scale), self.norm2.bias * (1 + scale) + shift
-            h = F.group_norm(h, NORM_GROUPS) * gain[..., None, None] + offset[..., None, None]
+        h = self.norm2(self.conv1(F.gelu(self.norm1(x))))
+        if self.modulation is not None:
+            scale, shift = self.modulation(time)[..., None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
         return self.skip(x) + self.conv2(F.gelu(h))
+
+
+class UpBlock(ResBlock):
+    """Doubles planes, joins them with finer ones, and runs a residual block over both.
+
+    Args:
+        in_channels: of the planes to double.
+        finer_channels: of those that they are joined with, 0 for none.
+        out_channels: other than the sum of both, a multiple of 8.
+        time_dim: as in `ResBlock`.
+    """
+
+    def __init__(self, in_channels: int, finer_channels: int, out_channels: int, time_dim: int | None = None) -> None:
+        super().__init__(in_channels + finer_channels, out_channels, time_dim)
+        self.in_channels = in_channels
+
+    def forward(self, x: Tensor, time: Tensor | None = None, finer: Tensor | None = None) -> Tensor:
+        """x: (B, in, H, W); time: (B or 1, time_dim); finer: (B, finer, 2H, 2W). Returns (B, out, 2H, 2W)."""
+        doubled = upsample(x)
+        return super().forward(doubled if finer is None else torch.cat([doubled, finer], dim=1), time)
 
 
 class TransformerBlock(nn.Module):

@@ -7,13 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from runtime.diffusion.noise import draw, seeds_of
-from runtime.diffusion.samplers import sampler_table, trailing_timesteps
+from runtime.diffusion.noise import seeds_of
+from runtime.diffusion.plan import SamplingPlan, run_sampler
 from runtime.diffusion.schedule import cosine_schedule
 from runtime.geometry.cameras import Camera
 
@@ -171,17 +170,16 @@ class WaveletTriplaneDiffusion(nn.Module):
         Returns:
             (B, 3, 3C, R, R) details in the triplane's own units.
         """
-        batch, side, channels = condition.shape[0], self.config.resolution, self.config.triplane_channels
-        total = self.config.num_diffusion_steps
-        table = sampler_table(sampler, *cosine_schedule(total), trailing_timesteps(total, steps))
-        rows = torch.tensor(table, dtype=torch.float32, device=condition.device)
-        draws = 1 + steps if table[:, -1].any() else 1
-        drawn = [draw(each, (3, 3 * channels, side, side), draws) for each in seeds_of(seed, batch)]
-        noise = torch.from_numpy(np.stack(drawn, axis=1)).to(condition)
-        x, x0 = noise[0], torch.zeros_like(noise[0])
-        for i, row in enumerate(rows):
-            x, x0 = self.step(x, condition, x0, noise[min(i + 1, draws - 1)], row)
-        return self.in_units(x)
+        config = self.config
+        schedule = cosine_schedule(config.num_diffusion_steps)
+        plan = SamplingPlan.make(sampler, steps, schedule, config.triplane_channels, config.resolution)
+        rows = torch.tensor(plan.table, dtype=torch.float32, device=condition.device)
+        noise = torch.tensor(plan.noise(seeds_of(seed, len(condition)))).to(condition)
+
+        def step(noisy: Tensor, previous: Tensor, fresh: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+            return self.step(noisy, condition, previous, fresh, row)
+
+        return self.in_units(run_sampler(rows, noise, step))
 
     def in_units(self, standard: Tensor) -> Tensor:
         """Standardised details (B, 3, 3C, R, R) in the triplane's own units."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,8 +16,6 @@ from runtime.geometry.triplane import PLANE_AXES
 
 # Density per scene unit for a logit of about 1: a solid whose logit is a few units is opaque within a tenth.
 DENSITY_SCALE = 20.0
-# A unit that never moves a logit by as much is silent: of a colour that is two thirds of a step of 8 bits at most.
-SILENT = 1e-2
 # On a CPU larger parts leave its caches, and their arrays are given back to the system each time: three times as slow.
 _POINTS_AT_ONCE = {"cpu": 1 << 13, "cuda": 1 << 18}
 
@@ -62,7 +59,7 @@ class TriplaneRenderer(nn.Module):
 
     def logits(self, triplane: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Colour and density before their last non-linearity: (B, N, 3) and (B, N, 1); the surface is at density 0."""
-        return self._heads(self.query_triplane(triplane, coords))
+        return self.heads(self.query_triplane(triplane, coords))
 
     def forward(self, triplane: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Colour and density at points.
@@ -77,55 +74,14 @@ class TriplaneRenderer(nn.Module):
 
     def decode(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` from the planes' features (..., 3C) on."""
-        return self.activated(*self._heads(features))
+        return self.activated(*self.heads(features))
 
     def activated(self, colour: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
         """What the heads give, of any shape, as colour in [0, 1] and density per scene unit."""
         return torch.sigmoid(colour), DENSITY_SCALE * F.softplus(density)
 
-    def sensitivity(self, triplane: Tensor, points: int = 20_000) -> list[float]:
-        """How much the density's logit changes with each plane's features: the largest gradient at random points."""
-        generator = torch.Generator().manual_seed(0)
-        coords = 2 * torch.rand(len(triplane), points, 3, generator=generator) - 1
-        features = self.query_triplane(triplane, coords.to(triplane)).detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(self._heads(features)[1].sum(), features)
-        largest: list[float] = gradient.unflatten(-1, (3, -1)).norm(dim=-1).amax((0, 1)).tolist()
-        return largest
-
-    def silence(self, features: Iterable[Tensor]) -> int:
-        """Sets to zero the last hidden layer's units that change no logit by as much as `SILENT`.
-
-        Training leaves some behind that no object makes speak. With zeros it is certain that none does, and
-        `without_silent` leaves them out.
-
-        Args:
-            features: (N, 3C) each, of all that the renderer is to be used for.
-
-        Returns:
-            How many units are silent.
-        """
-        with torch.no_grad():
-            loudest: Tensor = torch.stack([self.mlp(part).amax(0) for part in features]).amax(0)
-            heard = torch.cat([self.colour.weight, self.density.weight]).abs().amax(0)
-            silent = loudest * heard < SILENT
-            for parameter in self.mlp[2].parameters():
-                parameter[silent] = 0
-        return int(silent.sum())
-
-    def without_silent(self) -> TriplaneRenderer:
-        """A copy that computes the same with a narrower last hidden layer: without units that can only give 0."""
-        smaller, (weight, bias) = copy.deepcopy(self), self.mlp[2].parameters()
-        # What comes in has passed a ReLU: with no weight above 0, nothing is.
-        kept = (weight > 0).any(1) | (bias > 0)
-        # An empty matrix is more than some exporters and engines know what to do with.
-        kept[0] |= ~kept.any()
-        smaller.mlp[2] = _linear(weight[kept], bias[kept])
-        for name in ("colour", "density"):
-            head = getattr(self, name)
-            setattr(smaller, name, _linear(head.weight[:, kept], head.bias))
-        return smaller
-
-    def _heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (..., 3C) to colour (..., 3) and density (..., 1) before their last non-linearity."""
         h = self.mlp(features)
         return self.colour(h), self.density(h)
 
@@ -220,12 +176,3 @@ def quadrature(density: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     optical = density * step
     passed = optical.cumsum(-1)
     return torch.exp(optical - passed) * -torch.expm1(-optical), -torch.expm1(-passed[..., -1:])
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A layer that has copies of these."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
-    return layer

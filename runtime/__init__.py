@@ -10,6 +10,7 @@ with runtime.load() as rt:
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from .errors import (
     ClosedError,
     ImageError,
     OptionError,
+    ThreadsWarning,
+    UnprovenBackendWarning,
     UntrainedWarning,
     WaveletTriplaneError,
 )
@@ -50,6 +53,8 @@ __all__ = [
     "OptionError",
     "Runtime",
     "Scene",
+    "ThreadsWarning",
+    "UnprovenBackendWarning",
     "UntrainedWarning",
     "WaveletTriplaneError",
     "default_bundle",
@@ -58,6 +63,10 @@ __all__ = [
     "render",
     "wavelet",
 ]
+
+# ONNX Runtime 1.32 keeps a device id and a database of events in the user's home and means to send them. It reads this
+# at its first import, which is below this package; who wants its telemetry sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _default: Runtime | None = None
 _default_lock = threading.Lock()

@@ -107,7 +107,7 @@ def info(
             ("defaults", f"{rt.bundle.default_steps} steps of {rt.bundle.default_sampler}"),
             ("precision", f"{rt.precision} (has {', '.join(rt.bundle.precisions)})"),
             ("parity", f"{worst:.1f} dB at the least against PyTorch, {len(parity)} checks at export"),
-            ("backend", f"{rt.backend.name} ({rt.backend.reason})"),
+            ("backend", f"{rt.backend.name} ({rt.reason})"),
         ):
             table.add_row(key, escape(value))
         _print_table(table)

@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .backends import default_threads
 from .backends.device.cuda import first_gpu, gpu_name
 from .backends.tensorrt.installation import find_flavour
 from .bundle import ENGINE_GRAPHS, default_bundle, load_bundle
 from .errors import BackendError, BundleError, install_hint
+from .machine import usable_cores
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Looks at Python, ONNX Runtime, CUDA, TensorRT and the default bundle."""
-    yield Finding("python", True, f"{platform.python_version()} on {platform.platform()}, {default_threads()} cores")
+    cores, limit = usable_cores()
+    yield Finding("python", True, f"{platform.python_version()} on {platform.platform()}")
+    yield Finding("cores", True, f"{cores}, as many threads by default; the limit is {limit}")
     yield from _onnxruntime()
     openvino = _version("openvino")
     absent = f"absent, the CPU's int8 instructions go unused; {install_hint('openvino')}"

@@ -4,9 +4,18 @@ Every error that a caller can cause is a `WaveletTriplaneError`. Its message has
 values that would be allowed) and the remedy, also available apart as `error.cause` and `error.remedy`.
 """
 
+from __future__ import annotations
 
-class WaveletTriplaneError(Exception):
-    """Base class of everything that this package raises on purpose.
+import sys
+import warnings
+
+
+class ProjectError(Exception):
+    """Base class of everything that this project raises on purpose, in the runtime and in its tools."""
+
+
+class WaveletTriplaneError(ProjectError):
+    """Base class of everything that the runtime raises on purpose; can be pickled.
 
     Args:
         cause: one sentence, what is wrong, with the offending value and the allowed ones.
@@ -17,6 +26,10 @@ class WaveletTriplaneError(Exception):
         super().__init__(f"{cause} {remedy}")
         self.cause = cause
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[WaveletTriplaneError], tuple[str, str]]:
+        # Exception's own way would call the class with the joined message alone.
+        return type(self), (self.cause, self.remedy)
 
 
 class ImageError(WaveletTriplaneError, ValueError):
@@ -53,6 +66,22 @@ class BackgroundWarning(UserWarning):
 
 class UntrainedWarning(UserWarning):
     """The bundle's weights come from a random seed: what it reconstructs means nothing."""
+
+
+class ThreadsWarning(UserWarning):
+    """More threads were asked for than this process may use."""
+
+
+class UnprovenBackendWarning(UserWarning):
+    """A named backend that has been tested on stand-ins alone, never on hardware."""
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warns at the line outside this package that led here."""
+    package, level, frame = __name__.partition(".")[0], 1, sys._getframe(0)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 def install_hint(extra: str) -> str:

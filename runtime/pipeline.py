@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,15 +10,16 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import image_sides, whole_number
 from .backends import open_backend
 from .bundle import default_bundle, load_variant
-from .diffusion.noise import draw, seeds_of
-from .diffusion.samplers import sampler_table, trailing_timesteps
-from .errors import ClosedError, ImageError, OptionError, UntrainedWarning
+from .diffusion.noise import seeds_of
+from .diffusion.plan import SamplingPlan
+from .errors import ClosedError, ImageError, OptionError, UntrainedWarning, warn_caller
 from .geometry.cameras import Camera
 from .preprocessing import ImageBatch, ImageInput, prepare_image
 from .profiling import stage
-from .scene import MAX_SAMPLES, Scene, checked_count, checked_size
+from .scene import MAX_SAMPLES, Scene
 
 DEFAULT_MEMORY = 256 << 20
 _LEAST_MEMORY = 16 << 20
@@ -38,6 +38,12 @@ class Runtime:
         memory_limit: bytes that drawing a view may take beside the loaded model and the picture itself; None for
             256 MiB. A lower limit costs time, not quality.
 
+    Attributes:
+        bundle: what was loaded.
+        precision: its variant that runs.
+        backend: where it runs.
+        reason: in words, why that backend was taken.
+
     Raises:
         BundleError, BackendError, OptionError: see `runtime.errors`.
     """
@@ -51,22 +57,17 @@ class Runtime:
         memory_limit: int | None = None,
     ) -> None:
         limit = DEFAULT_MEMORY if memory_limit is None else memory_limit
-        if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < _LEAST_MEMORY:
-            raise OptionError(
-                f"memory_limit must be a number of bytes of at least {_LEAST_MEMORY} (16 MiB), not {limit!r}.",
-                "Leave it out for 256 MiB.",
-            )
+        self.memory_limit = whole_number(
+            "memory_limit", limit, _LEAST_MEMORY, remedy="That is 16 MiB; leave it out for 256 MiB."
+        )
         self.bundle = load_variant(default_bundle() if bundle is None else bundle, precision)
         self.precision = self.bundle.check_precision(precision)
-        self.memory_limit = int(limit)
         self._schedule = self.bundle.schedule
-        self.backend = open_backend(backend, self.bundle, self.precision, threads)
+        self.backend, self.reason = open_backend(backend, self.bundle, self.precision, threads)
         self._closed = False
         if not self.bundle.trained:
-            warnings.warn(
-                f"The bundle {self.bundle.name!r} is untrained: what it reconstructs means nothing.",
-                UntrainedWarning,
-                stacklevel=3,
+            warn_caller(
+                f"The bundle {self.bundle.name!r} is untrained: what it reconstructs means nothing.", UntrainedWarning
             )
 
     @overload
@@ -124,22 +125,23 @@ class Runtime:
         steps: int | None = None,
         seed: int | Sequence[int] = 0,
         sampler: str | None = None,
+        exact: bool = False,
     ) -> NDArray[np.uint8]:
         """Reconstructs and draws in one call.
 
         Args:
             image, steps, seed, sampler: as in `reconstruct`.
-            camera, image_size, num_samples: as in `Scene.render`.
+            camera, image_size, num_samples, exact: as in `Scene.render`.
 
         Returns:
             (H, W, 3) uint8, over white; for a list (B, H, W, 3), the same pixels as one by one.
         """
-        checked_size(image_size)
-        checked_count("num_samples", num_samples, MAX_SAMPLES)
+        image_sides(image_size)
+        whole_number("num_samples", num_samples, 1, MAX_SAMPLES)
         images = list(image) if isinstance(image, list | tuple) else [image]
 
         def view(scene: Scene) -> NDArray[np.uint8]:
-            return scene.render(camera, image_size, num_samples).to_uint8()
+            return scene.render(camera, image_size, num_samples, exact=exact).to_uint8()
 
         # A scene is drawn when it is made, and gone before the next is: a list takes no more memory than its group.
         drawn = list(map(view, self._scenes(images, steps, seed, sampler)))
@@ -156,6 +158,21 @@ class Runtime:
         if np.shape(triplane) != shape:
             raise OptionError(f"This bundle's triplanes have shape {shape}, not {np.shape(triplane)}.", "Change it.")
         return self._scene(np.array(triplane, np.float32))
+
+    def plan(self, steps: int | None = None, sampler: str | None = None) -> SamplingPlan:
+        """Plans a sampling run; None takes the bundle's default.
+
+        Raises:
+            OptionError: an unknown sampler, or steps out of range.
+        """
+        bundle = self.bundle
+        return SamplingPlan.make(
+            bundle.default_sampler if sampler is None else sampler,
+            bundle.default_steps if steps is None else steps,
+            self._schedule,
+            bundle.channels,
+            bundle.resolution,
+        )
 
     def close(self) -> None:
         """Gives the backend's memory back. Scenes made by this runtime cannot be drawn any more."""
@@ -178,34 +195,22 @@ class Runtime:
             raise ClosedError("This runtime is closed.", "Load a new one with runtime.load().")
         if not images:
             raise ImageError("The list of pictures is empty.", "Give at least one.")
-        table, seeds = self._table(steps, sampler), seeds_of(seed, len(images))
+        plan, seeds = self.plan(steps, sampler), seeds_of(seed, len(images))
         with stage("image"):
             prepared = self._prepared(images)
         for start in range(0, len(prepared), self.backend.largest_group):
             group = slice(start, start + self.backend.largest_group)
-            yield from map(self._scene, self._triplanes(np.stack(prepared[group]), seeds[group], table))
+            for values, key in self.backend.triplanes(np.stack(prepared[group]), plan, seeds[group]):
+                yield self._scene(values, key)
 
-    def _scene(self, triplane: Array) -> Scene:
+    def _scene(self, triplane: Array, key: int | None = None) -> Scene:
         """A scene of a triplane that nobody else writes to."""
         triplane.setflags(write=False)
-        return Scene(self.backend, triplane, self.memory_limit, self.bundle.density_scale, self.bundle.sensitivity)
+        bundle = self.bundle
+        return Scene(self.backend, triplane, self.memory_limit, bundle.density_scale, bundle.sensitivity, key)
 
     def _prepared(self, images: list[ImageInput]) -> list[Array]:
         """Each as the model wants it: (3, S, S). Pillow works without the interpreter's lock."""
         workers = self.backend.workers if len(images) > 1 else None
         at_once = map if workers is None else workers.map
         return list(at_once(lambda each: prepare_image(each, self.bundle.image_size, self.bundle.framing), images))
-
-    def _table(self, steps: int | None, sampler: str | None) -> NDArray[np.float64]:
-        alpha, sigma = self._schedule
-        timesteps = trailing_timesteps(len(alpha), self.bundle.default_steps if steps is None else steps)
-        return sampler_table(self.bundle.default_sampler if sampler is None else sampler, alpha, sigma, timesteps)
-
-    def _triplanes(self, images: Array, seeds: list[int], table: NDArray[np.float64]) -> list[Array]:
-        side, channels = self.bundle.resolution, self.bundle.channels
-        draws = 1 + len(table) if table[:, -1].any() else 1
-        drawn = [draw(seed, (3, 3 * channels, side, side), draws) for seed in seeds]
-        if len(drawn) == 1:  # Neither its noise nor its planes are copied: a GPU may have both already.
-            return [self.backend.triplanes(images, drawn[0][:, None], table)[0]]
-        # Each of several owns its planes: one that is kept does not keep the others.
-        return [planes.copy() for planes in self.backend.triplanes(images, np.stack(drawn, axis=1), table)]

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import image_sides, rgb_colour, whole_number
 from .backends.base import Backend
-from .errors import CameraError, OptionError
+from .errors import CameraError
 from .geometry.cameras import DISTANCE, ELEVATION, FOV, Camera
 from .geometry.rays import Rays, camera_rays
 from .mesh import Mesh, extract_mesh
 from .profiling import stage
 from .rendering.field import DrawingField
-from .rendering.marching import SAMPLES_AT_ONCE, efforts, march
+from .rendering.marching import SAMPLES_AT_ONCE, march, march_dense, row_costs
 from .rendering.occupancy import OccupancyGrid
 from .rendering.parallel import Tasks
 
@@ -24,7 +25,6 @@ Array = NDArray[np.float32]
 # Rays to colour (R, 3) premultiplied, alpha and depth (R,), as `marching.march` has them.
 Shade = Callable[[Rays], tuple[Array, Array, Array]]
 
-_MAX_SIDE = 8192
 MAX_SAMPLES = 4096
 # From so many samples on, in all and of a ray, a finer grid spares a view about what it costs, and the next ones more.
 _MANY_SAMPLES, _FINE_SAMPLES = 1 << 22, 96
@@ -62,10 +62,11 @@ class Scene:
         triplane: Array,
         memory_limit: int,
         density_scale: float,
-        sensitivity: Sequence[float] = (0.0, 0.0, 0.0),
+        sensitivity: Sequence[float],
+        key: int | None = None,
     ) -> None:
         self.triplane, self._sensitivity = triplane, sensitivity
-        self._field, self._density_scale = backend.field(triplane), density_scale
+        self._field, self._density_scale = backend.field(triplane, key), density_scale
         self._tasks = Tasks.within(memory_limit, triplane.shape[1], backend.workers, backend.threads)
         self._grid: OccupancyGrid | None = None
         self._fine: OccupancyGrid | None = None
@@ -77,6 +78,7 @@ class Scene:
         image_size: int | tuple[int, int] = 128,
         num_samples: int = 64,
         background: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        exact: bool = False,
     ) -> Frame:
         """Draws the object.
 
@@ -85,23 +87,25 @@ class Scene:
             image_size: side of a square picture, or (height, width), in pixels.
             num_samples: samples per ray, spread evenly over the ray's stay in the cube.
             background: RGB in [0, 1].
+            exact: queries every sample of every ray, many times slower; else what is empty is left out, which changes
+                no pixel by more than about 1/255.
 
         Raises:
             OptionError, CameraError: an argument out of range.
         """
-        height, width = checked_size(image_size)
-        checked_count("num_samples", num_samples, MAX_SAMPLES)
+        height, width = image_sides(image_size)
+        whole_number("num_samples", num_samples, 1, MAX_SAMPLES)
         if camera is not None and not isinstance(camera, Camera):
             raise CameraError(
                 f"A {type(camera).__name__} is no camera.",
                 "Give runtime.Camera(pose) or runtime.Camera.orbit(azimuth=30).",
             )
-        behind = _checked_background(background)
+        behind = rgb_colour(background)
         with stage("render"):
             rgb = np.broadcast_to(behind, (height * width, 3)).copy()
             alpha, depth = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
             seen_from = camera or Camera.orbit()
-            shade, effort = self._shading(seen_from, height, width, num_samples)
+            shade, costs = self._shading(seen_from, height, width, num_samples, exact)
 
             def draw(part: slice) -> None:
                 rays = camera_rays(seen_from, height, width, range(part.start, part.stop))
@@ -113,7 +117,7 @@ class Scene:
                     alpha[hits], depth[hits] = opacity, distance
 
             # A ray of very many samples takes more for its blocks than for the samples of one.
-            self._tasks.run(draw, height * width, max(SAMPLES_AT_ONCE, num_samples // 32), effort)
+            self._tasks.run(draw, height * width, max(SAMPLES_AT_ONCE, num_samples // 32), costs)
             return Frame(rgb.reshape(height, width, 3), alpha.reshape(height, width), depth.reshape(height, width))
 
     def orbit(
@@ -126,7 +130,7 @@ class Scene:
         num_samples: int = 64,
     ) -> Iterator[Frame]:
         """Draws the object from `frames` cameras evenly around it, from azimuth 0 towards +x, one at a time."""
-        checked_count("frames", frames, 100_000)
+        whole_number("frames", frames, 1, 100_000)
         cameras = [Camera.orbit(360 * i / frames, elevation, distance, fov) for i in range(frames)]
         return (self.render(camera, image_size, num_samples) for camera in cameras)
 
@@ -139,24 +143,25 @@ class Scene:
         Raises:
             OptionError: out of range, no surface, or the extra [mesh] is not installed.
         """
-        if checked_count("resolution", resolution, 512) < 8:
-            raise OptionError(f"resolution must be at least 8, not {resolution}.", "The default is 128.")
+        whole_number("resolution", resolution, 8, 512, "The default is 128.")
         with stage("mesh"):
             return extract_mesh(self._field, self._prepared(), resolution, self._density_scale, self._tasks)
 
-    def _shading(self, camera: Camera, height: int, width: int, num_samples: int) -> tuple[Shade, Array]:
-        """What draws rays of a view, and what its rows take beside one another."""
+    def _shading(self, camera: Camera, height: int, width: int, num_samples: int, exact: bool) -> tuple[Shade, Array]:
+        """Returns the ray shader, and the relative cost of each of some bands of rows."""
         field = self._field
+        if exact:
+            return lambda rays: march_dense(field, rays, num_samples), np.ones(1, np.float32)
         if isinstance(field, DrawingField) and num_samples <= field.most_samples:
             return lambda rays: field.draw(rays, num_samples), np.ones(1, np.float32)
         many = num_samples >= _FINE_SAMPLES and height * width * num_samples >= _MANY_SAMPLES
         grid = self._prepared(fine=many)
         alone = self._tasks.threads == 1
-        effort = np.ones(1, np.float32) if alone else efforts(grid, camera, height, width, num_samples)
-        return lambda rays: march(field, grid, rays, num_samples), effort
+        costs = np.ones(1, np.float32) if alone else row_costs(grid, camera, height, width, num_samples)
+        return lambda rays: march(field, grid, rays, num_samples), costs
 
     def _prepared(self, fine: bool = False) -> OccupancyGrid:
-        """What all views share, made at the first; large ones share a finer one."""
+        """Returns the occupancy grid, which the first view makes; large views share a finer one."""
         with self._lock:
             if self._grid is None:
                 self._grid = OccupancyGrid.of(
@@ -167,26 +172,3 @@ class Scene:
             if self._fine is None:
                 self._fine = self._grid.refined(self._field, self._tasks)
             return self._fine
-
-
-def _checked_background(background: tuple[float, float, float]) -> Array:
-    try:
-        colour = np.asarray(background, np.float32)
-    except (TypeError, ValueError):
-        colour = np.empty(0, np.float32)
-    if colour.shape != (3,) or not ((colour >= 0) & (colour <= 1)).all():
-        raise OptionError(f"A background is three numbers in [0, 1], not {background!r}.", "White is (1, 1, 1).")
-    return colour
-
-
-def checked_count(name: str, value: int, largest: int) -> int:
-    """`value` if it is a whole number from 1 to `largest`, else an `OptionError`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= largest:
-        raise OptionError(f"{name} must be a whole number from 1 to {largest}, not {value!r}.", "Change it.")
-    return int(value)
-
-
-def checked_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a picture, each from 1 to 8192."""
-    pair = image_size if isinstance(image_size, tuple | list) and len(image_size) == 2 else (image_size, image_size)
-    return checked_count("image_size", pair[0], _MAX_SIDE), checked_count("image_size", pair[1], _MAX_SIDE)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
 
 import runtime
-from export.parity import TOLERANCE
-from export.to_onnx import export_bundle
+from export.to_onnx import FORMS, export_bundle, export_forms
 from model import WaveletTriplaneDiffusion
+from runtime.bundle import PARITY_DB
 
 TINY = {"triplane_channels": 8, "resolution": 16, "hidden_dim": 32, "time_embed_dim": 32, "num_diffusion_steps": 100}
 
@@ -29,19 +30,52 @@ def tiny_model() -> WaveletTriplaneDiffusion:
     return model
 
 
+Protos = dict[str, dict[str, onnx.ModelProto]]
+
+
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_model: WaveletTriplaneDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def export_once() -> Callable[..., Protos]:
+    """`export_forms` for the tiny model alone, which keeps each form: a form takes a quarter of a minute."""
+    kept: Protos = {}
+
+    def export(model: WaveletTriplaneDiffusion, forms: Iterable[str]) -> Protos:
+        wanted = list(forms)
+        missing = [form for form in wanted if form not in kept]
+        if missing:
+            kept.update(export_forms(model, missing))
+        return {form: kept[form] for form in wanted}
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def tiny_protos(tiny_model: WaveletTriplaneDiffusion, export_once: Callable[..., Protos]) -> Protos:
+    """The tiny model's graphs, by form and name."""
+    return export_once(tiny_model, dict.fromkeys(FORMS.values()))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(
+    tiny_model: WaveletTriplaneDiffusion, export_once: Callable[..., Protos], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The tiny model, exported; parity has been checked on the way."""
-    out = tmp_path_factory.mktemp("bundles") / "tiny"
-    export_bundle(tiny_model, out, "tiny", trained=True)
-    return out
+    return _bundle(tiny_model, export_once, tmp_path_factory.mktemp("bundles") / "tiny", ["float32"])
 
 
 @pytest.fixture(scope="session")
-def tiny_variants(tiny_model: WaveletTriplaneDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_variants(
+    tiny_model: WaveletTriplaneDiffusion, export_once: Callable[..., Protos], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The tiny model in every precision."""
-    out = tmp_path_factory.mktemp("variants") / "tiny"
-    export_bundle(tiny_model, out, "tiny", trained=True, precisions=list(TOLERANCE))
+    return _bundle(tiny_model, export_once, tmp_path_factory.mktemp("variants") / "tiny", list(PARITY_DB))
+
+
+def _bundle(
+    model: WaveletTriplaneDiffusion, export_once: Callable[..., Protos], out: Path, precisions: list[str]
+) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.to_onnx.export_forms", export_once)
+        export_bundle(model, out, "tiny", trained=True, precisions=precisions)
     return out
 
 

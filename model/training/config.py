@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import ProjectError
+
 from ..config import PRESETS
 
 KINDS = ("plain", "textured", "folder")
@@ -15,7 +17,7 @@ VALIDATION_SEED, MOST_VALIDATION, HELD_OUT_SEED = 800_000_000, 1_000_000, 900_00
 STAGE_TABLES = ("teacher", "coarse", "detail", "joint")
 
 
-class ConfigError(ValueError):
+class ConfigError(ProjectError, ValueError):
     """A key that does not exist, or a value out of range."""
 
 

@@ -17,10 +17,11 @@ import typer
 from PIL import Image
 from rich.progress import track
 
+from runtime.commands import one_sentence_errors
 from runtime.geometry.cameras import Camera
 
 from .data.drawing import render_views, to_bytes
-from .data.posed import DataError, PosedViews, object_folders, read_views, write_transforms
+from .data.posed import PosedViews, object_folders, read_views, write_transforms
 from .procedural.objects import ALL_FAMILIES, make_objects
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -35,6 +36,7 @@ def procedural_views(seed: int, views: int, size: int, family: str | None = None
 
 
 @app.command()
+@one_sentence_errors()
 def make(
     out: Annotated[Path, typer.Option(help="Folder of the data set; one folder per object is made in it.")],
     objects: Annotated[int, typer.Option(help="How many.", min=1)] = 10,
@@ -52,6 +54,7 @@ def make(
 
 
 @app.command()
+@one_sentence_errors()
 def from_meshes(
     source: Annotated[Path, typer.Argument(help="Folder of GLB, glTF, OBJ, PLY and STL files, at any depth.")],
     out: Annotated[Path, typer.Option(help="Folder of the data set; objects that are there already are kept.")],
@@ -73,13 +76,9 @@ def from_meshes(
         raise typer.BadParameter("y or z", param_hint="--up")
     plan = DrawingPlan(variants, 9 if around else views, around, size, planes, up, seed)
     started, outcomes = time.perf_counter(), []
-    try:
-        count = len(mesh_files(source))
-        for outcome in track(draw_meshes(source, out, plan, validation, workers), "drawing meshes", total=count):
-            outcomes.append(outcome)
-    except (DataError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    count = len(mesh_files(source))
+    for outcome in track(draw_meshes(source, out, plan, validation, workers), "drawing meshes", total=count):
+        outcomes.append(outcome)
     made = [folder for outcome in outcomes for folder in outcome.folders]
     seconds = time.perf_counter() - started
     typer.echo(f"{len(made)} objects of {count} files in {out}, {len(made) / seconds:.1f} a second.")
@@ -95,6 +94,7 @@ def from_meshes(
 
 
 @app.command()
+@one_sentence_errors()
 def sheet(
     data: Annotated[Path | None, typer.Argument(help="A data set's folder; procedural objects if left out.")] = None,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("out/sheet.png"),
@@ -103,14 +103,10 @@ def sheet(
     size: Annotated[int, typer.Option(help="Side of a tile in pixels.", min=16)] = 128,
 ) -> None:
     """Shows some views of some objects in one picture, over white."""
-    try:
-        if data is None:
-            shown = [procedural_views(seed, columns, size).rgba for seed in range(rows)]
-        else:
-            shown = [read_views(folder).rgba[:columns] for folder in object_folders(data)[:rows]]
-    except (DataError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    if data is None:
+        shown = [procedural_views(seed, columns, size).rgba for seed in range(rows)]
+    else:
+        shown = [read_views(folder).rgba[:columns] for folder in object_folders(data)[:rows]]
     picture = Image.new("RGB", (columns * size, len(shown) * size), "white")
     for row, views in enumerate(shown):
         for column, pixels in enumerate(views):

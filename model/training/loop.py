@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from runtime.errors import ProjectError
 from runtime.files import atomic_write
 
 from .config import StageConfig, TrainConfig
@@ -29,7 +30,7 @@ _COLUMNS = ("step", "loss", "points", "iou", "rays", "size", "dense", "diffusion
 _FALL = 0.2
 
 
-class TrainingError(RuntimeError):
+class TrainingError(ProjectError, RuntimeError):
     """Training cannot go on: the message names the stage and the step."""
 
 

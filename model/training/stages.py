@@ -24,6 +24,7 @@ from ..pipeline import WaveletTriplaneDiffusion
 from .config import STAGE_TABLES, StageConfig, TrainConfig
 from .data.pools import MixedPool
 from .loop import Losses
+from .pruning import zero_inactive_units
 from .supervision import Truth, supervised
 from .teacher import Teacher
 
@@ -36,8 +37,8 @@ _DIFFUSION_WEIGHT, _DENSE_WEIGHT = 0.2, 0.2
 _CONDITION_NOISE = 0.2
 # Objects whose bands make the statistics.
 _COUNTED, _COUNTED_TOGETHER = 256, 8
-# Objects, and points of each, that have to leave a unit of the decoder silent for it to be given up.
-_HEARD, _HEARD_TOGETHER, _HEARD_POINTS = 256, 8, 1 << 14
+# Objects, and points of each, that must not activate a unit of the decoder for it to be given up.
+_PRUNED_OVER, _PRUNED_TOGETHER, _PRUNED_POINTS = 256, 8, 1 << 14
 
 
 class Draws:
@@ -183,20 +184,20 @@ class Stages:
         loss = losses["loss"] + _DIFFUSION_WEIGHT * diffusion + _DENSE_WEIGHT * dense
         return losses | {"loss": loss, "diffusion": diffusion, "dense": dense}
 
-    def silence(self) -> int:
-        """Sets decoder units to zero that a sample of the objects does not make speak; returns how many are silent."""
+    def prune_decoder(self) -> int:
+        """Sets decoder units to zero that a sample of the objects does not activate; returns how many."""
         generator = torch.Generator(self.device).manual_seed(self.config.seed)
-        count = min(_HEARD, len(self.pool))
+        count = min(_PRUNED_OVER, len(self.pool))
         rng = np.random.default_rng(self.config.seed)
 
         def features(number: int) -> Tensor:
             triplanes = self.reconstructions(self.pool.choose(rng, number))
-            shape = (len(triplanes), _HEARD_POINTS, 3)
+            shape = (len(triplanes), _PRUNED_POINTS, 3)
             points = 2 * torch.rand(shape, generator=generator, device=self.device) - 1
             return self.model.renderer.query_triplane(triplanes, points).flatten(0, 1)
 
-        parts: Iterable[int] = [_HEARD_TOGETHER] * (count // _HEARD_TOGETHER) or [count]
-        return self.model.renderer.silence(map(features, parts))
+        parts: Iterable[int] = [_PRUNED_TOGETHER] * (count // _PRUNED_TOGETHER) or [count]
+        return zero_inactive_units(self.model.renderer, map(features, parts))
 
     def reconstructions(self, chosen: np.ndarray, details: bool = True) -> Tensor:
         """Triplanes (N, 3, C, 2R, 2R) of pool objects as the model predicts them now; `details` by one DDIM step."""

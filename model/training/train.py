@@ -16,18 +16,17 @@ import typer
 from PIL import Image
 from rich.console import Console
 
+from runtime.commands import one_sentence_errors
 from runtime.files import atomic_write
 from runtime.geometry.cameras import Camera
 
-from ..checkpoint import CheckpointError
 from ..config import PRESETS, ModelConfig, network_width
 from ..layers import conv3x3
 from ..pipeline import WaveletTriplaneDiffusion
 from .config import ConfigError, StageConfig, TrainConfig, load_config
 from .data.pools import make_pool
-from .data.posed import DataError
 from .figures import RunFigures
-from .loop import StageLoop, TrainingError
+from .loop import StageLoop
 from .optimizer import weight_matrices
 from .stages import STAGES, Stages
 from .teacher import Teacher
@@ -108,7 +107,7 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
         _console.print(f"{name}: {line}", soft_wrap=True, highlight=False)
     final = folder / "model.safetensors"
     model.notes["training"] = asdict(config)
-    model.notes["silent_units"] = stages.silence()
+    model.notes["inactive_units"] = stages.prune_decoder()
     model.save(final, trained=True)
     return final
 
@@ -196,19 +195,16 @@ def _device(name: str) -> torch.device:
     return device
 
 
+@one_sentence_errors()
 def main(
     config: Annotated[Path | None, typer.Option(help="TOML file; the small preset's defaults if left out.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/small"),
     device: Annotated[str, typer.Option(help="cpu or cuda; cuda where there is one by default.")] = "",
 ) -> None:
     """Trains a model, or goes on with a run that was stopped."""
-    try:
-        settings = TrainConfig() if config is None else load_config(config)
-        chosen = _device(device)
-        final = train(settings, out, chosen)
-    except (CheckpointError, ConfigError, DataError, TrainingError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    settings = TrainConfig() if config is None else load_config(config)
+    chosen = _device(device)
+    final = train(settings, out, chosen)
     typer.echo(
         f"Wrote {final}. Make it a bundle with: python export/to_onnx.py --checkpoint {final} --out {out}/bundle"
     )

@@ -1,36 +1,38 @@
-"""Choosing a backend: the named one or an error, and for "auto" the first that runs, with the reason in words."""
+"""Choosing a backend: the named one or an error, and for "auto" the first that runs and agrees with the CPU."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
-
+from ..arguments import whole_number
 from ..bundle import ENGINE_GRAPHS, Bundle
-from ..errors import AbsentError, BackendError, OptionError, install_hint
+from ..errors import AbsentError, BackendError, ThreadsWarning, UnprovenBackendWarning, install_hint, warn_caller
+from ..machine import usable_cores
 from .base import Backend
 from .tensorrt.engine_file import build_hint, engine_folder, engine_path
 
 _logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "tensorrt", "cuda", "openvino", "cpu")
+# What `auto` tries before the CPU. Neither has run on hardware yet; take a name off when `pytest -m gpu` has passed.
+_GPU = ("tensorrt", "cuda")
+_UNPROVEN = frozenset({"tensorrt", "cuda"})
+_warned: set[str] = set()
 
 
-def default_threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def open_backend(name: str, bundle: Bundle, precision: str, threads: int | None) -> Backend:
-    """Opens the backend `name` on a bundle.
+def open_backend(name: str, bundle: Bundle, precision: str, threads: int | None) -> tuple[Backend, str]:
+    """Opens a backend on a bundle.
 
     Args:
         name: one of `BACKENDS`.
-        bundle, precision: what to run.
+        bundle: verified.
+        precision: one of its variants.
         threads: computing threads on a CPU; None for one per core that this process may use.
+
+    Returns:
+        The backend, and in words why it was taken.
 
     Raises:
         BackendError: unknown, or it cannot run on this machine.
@@ -38,42 +40,70 @@ def open_backend(name: str, bundle: Bundle, precision: str, threads: int | None)
     """
     if name not in BACKENDS:
         raise BackendError(f"Unknown backend {name!r}; there are {', '.join(BACKENDS)}.", "'auto' takes what runs.")
-    if threads is None:
-        threads = default_threads()
-    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
-        raise OptionError(
-            f"threads must be a whole number of 1 or more, not {threads!r}.", "Leave it out for all cores."
-        )
-    openers: dict[str, Callable[[str], Backend]] = {
-        "tensorrt": lambda reason: _open_tensorrt(bundle, precision, reason),
-        "cuda": lambda reason: _open_cuda(bundle, precision, reason),
-        "openvino": lambda reason: _open_openvino(bundle, precision, reason, int(threads)),
-        "cpu": lambda reason: _open_cpu(bundle, precision, reason, int(threads)),
+    count = _threads(threads)
+    openers: dict[str, Callable[[], Backend]] = {
+        "tensorrt": lambda: _open_tensorrt(bundle, precision),
+        "cuda": lambda: _open_cuda(bundle, precision),
+        "openvino": lambda: _open_openvino(bundle, precision, count),
+        "cpu": lambda: _open_cpu(bundle, precision, count),
     }
     if name != "auto":
-        return openers[name]("asked for")
+        opened = openers[name]()
+        if name in _UNPROVEN - _warned:
+            _warned.add(name)
+            warn_caller(
+                f"The backend {name!r} has never run on hardware: it is tested on stand-ins alone. Compare what it "
+                "gives with backend='cpu'.",
+                UnprovenBackendWarning,
+            )
+        return opened, "asked for"
     refusals: list[str] = []
-    for candidate in ("tensorrt", "cuda"):
+    for candidate in _GPU:
         try:
-            return openers[candidate]("; ".join([*refusals, "the first that runs"]))
+            return _checked(openers[candidate](), openers["cpu"], bundle, precision, refusals)
         except BackendError as error:
             refusals.append(f"{candidate}: {error.cause.rstrip('.')}")
             if not isinstance(error, AbsentError):
                 _logger.warning("Not taken: %s. %s", refusals[-1], error.remedy)
-    return openers["cpu"]("; ".join(refusals))
+    return openers["cpu"](), "; ".join(refusals)
+
+
+def _threads(threads: int | None) -> int:
+    """The computing threads to use, no more than there are cores: too many are up to ten times slower."""
+    cores, limit = usable_cores()
+    if threads is None:
+        return cores
+    asked = whole_number("threads", threads, 1, remedy="Leave it out for all cores.")
+    if asked > cores:
+        warn_caller(f"threads={asked} are more than {limit}, which leaves {cores}: {cores} are used.", ThreadsWarning)
+    return min(asked, cores)
+
+
+def _checked(
+    opened: Backend, open_cpu: Callable[[], Backend], bundle: Bundle, precision: str, refusals: list[str]
+) -> tuple[Backend, str]:
+    """The opened backend and why it is taken, if it passes the self-check; else it is closed."""
+    from .self_check import self_check
+
+    try:
+        said = self_check(opened, open_cpu, bundle, precision)
+    except BaseException:
+        opened.close()
+        raise
+    return opened, "; ".join([*refusals, f"the first that runs, {said}"])
 
 
 # What is absent is found before what it would need is imported: most machines have no GPU, and wait for each start.
-def _open_tensorrt(bundle: Bundle, precision: str, reason: str) -> Backend:
+def _open_tensorrt(bundle: Bundle, precision: str) -> Backend:
     folder = engine_folder(bundle)
     if not engine_path(folder, precision, ENGINE_GRAPHS[0]).exists():
         raise AbsentError(f"There are no engines of {precision} in {folder}.", build_hint(bundle, precision))
     from .tensorrt.launcher import open_tensorrt
 
-    return open_tensorrt(bundle, precision, reason)
+    return open_tensorrt(bundle, precision)
 
 
-def _open_cuda(bundle: Bundle, precision: str, reason: str) -> Backend:
+def _open_cuda(bundle: Bundle, precision: str) -> Backend:
     with _onnxruntime():
         import onnxruntime
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
@@ -83,19 +113,19 @@ def _open_cuda(bundle: Bundle, precision: str, reason: str) -> Backend:
         )
     from .onnxruntime.cuda import open_cuda
 
-    return open_cuda(bundle, precision, reason)
+    return open_cuda(bundle, precision)
 
 
-def _open_cpu(bundle: Bundle, precision: str, reason: str, threads: int) -> Backend:
+def _open_cpu(bundle: Bundle, precision: str, threads: int) -> Backend:
     with _onnxruntime():
         from .cpu import CpuBackend, onnx_network
-    return CpuBackend("cpu", reason, bundle, precision, threads, onnx_network)
+    return CpuBackend("cpu", bundle, precision, threads, onnx_network)
 
 
-def _open_openvino(bundle: Bundle, precision: str, reason: str, threads: int) -> Backend:
+def _open_openvino(bundle: Bundle, precision: str, threads: int) -> Backend:
     with _onnxruntime():
         from .openvino import open_openvino
-    return open_openvino(bundle, precision, reason, threads)
+    return open_openvino(bundle, precision, threads)
 
 
 @contextmanager

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..diffusion.plan import SamplingPlan
 from ..rendering.field import Field
 
 Array = NDArray[np.float32]
+
+
+class Planes(NamedTuple):
+    """One reconstructed triplane.
+
+    Attributes:
+        values: (3, C, 2R, 2R) float32, its own memory.
+        key: names the copy that a device keeps of it, for `Backend.field`; None where there is none.
+    """
+
+    values: Array
+    key: int | None = None
 
 
 class Backend(Protocol):
@@ -18,43 +32,50 @@ class Backend(Protocol):
 
     Attributes:
         name: "cpu", "openvino", "cuda" or "tensorrt".
-        reason: in words, why this one was taken.
-        workers: threads on which fields may be asked side by side; None where one after another is best.
+        workers: threads on which fields may be queried side by side; None where one after another is best.
         threads: how many of them.
         largest_group: items that `triplanes` is best given at once.
     """
 
     name: str
-    reason: str
     workers: Executor | None
     threads: int
     largest_group: int
 
-    def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
-        """All of `generate`, and the inverse wavelet transform.
-
-        Returns:
-            (B, 3, C, 2R, 2R) float32.
-        """
-        ...
-
-    def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
-        """Coarse stage and sampling loop.
+    def triplanes(self, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> list[Planes]:
+        """Runs the coarse stage, the sampling loop and the inverse wavelet transform.
 
         Args:
             images: (B, 3, S, S) in [-1, 1].
-            noise: (1 + draws, B, 3, 3C, R, R), the initial state first, then one draw a step where the table has a d.
-            table: (N, 7), from `sampler.sampler_table`.
+            plan: sampler table and shape of the noise.
+            seeds: B of them; an item's noise depends on its seed alone.
+
+        Raises:
+            BackendError: a graph failed, or gave NaN or infinity.
+            ClosedError: `close` was called.
+        """
+        ...
+
+    def generate(self, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> tuple[Array, Array]:
+        """Runs `triplanes` up to the bands.
 
         Returns:
             LL (B, 3, C, R, R), and standardised details (B, 3, 3C, R, R).
         """
         ...
 
-    def field(self, triplane: Array) -> Field:
-        """Readies a triplane (3, C, H, W): what is returned gives colour (N, 3) and density (N,) at points (N, 3)."""
+    def field(self, triplane: Array, key: int | None = None) -> Field:
+        """Prepares a triplane for queries.
+
+        Args:
+            triplane: (3, C, H, W).
+            key: of its `Planes`, where it comes from this backend.
+
+        Returns:
+            A function of points (N, 3) to colour (N, 3) and density (N,).
+        """
         ...
 
     def close(self) -> None:
-        """Gives back what it holds."""
+        """Releases memory, threads and devices."""
         ...

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..bundle import Bundle, Graph
+from ..diffusion.plan import SamplingPlan, run_sampler
 from ..errors import BackendError, ClosedError
 from ..profiling import stage
 from ..rendering.field import Field, LatticeIndex
 from ..rendering.parallel import DECODED_AT_ONCE
 from ..rendering.triplane_sampler import PlaneSampler
 from ..wavelet import idwt2d
-from .base import Array
+from .base import Array, Planes
 from .onnxruntime.session import open_session
 
 # Inputs by name to outputs in the graph's order.
@@ -28,10 +28,11 @@ class CpuBackend:
     """The bundle's graphs on a CPU: the networks where `open_network` puts them, the decoder in ONNX Runtime.
 
     Args:
-        name: "cpu" or "openvino"; reason: why this backend was taken, for `runtime info`.
-        bundle: verified bundle; precision: one of its variants.
+        name: "cpu" or "openvino".
+        bundle: verified bundle.
+        precision: one of its variants.
         threads: computing threads.
-        open_network: makes a graph that is run from several threads out of a bundle's, for a number of threads.
+        open_network: opens one graph of the bundle on a number of threads; what it returns is called from several.
 
     Raises:
         BackendError: a graph was not taken.
@@ -44,55 +45,50 @@ class CpuBackend:
     def __init__(
         self,
         name: str,
-        reason: str,
         bundle: Bundle,
         precision: str,
         threads: int,
         open_network: Callable[[Graph, int], Network],
     ) -> None:
-        self.name, self.reason, self.threads = name, reason, threads
+        self.name, self.threads = name, threads
         self.workers: Executor | None = ThreadPoolExecutor(threads)
         self._detail_mean, self._detail_std = (a[..., None, None] for a in bundle.detail_statistics)
         graphs = {name: bundle.graph(precision, name) for name in ("coarse", "diffusion_step", "decoder")}
-        self._networks = {n: open_network(graphs[n], threads) for n in ("coarse", "diffusion_step")}
+        self.networks = {n: open_network(graphs[n], threads) for n in ("coarse", "diffusion_step")}
         # Each worker decodes its own points: one thread a session spares them waiting for one another.
-        self._networks["decoder"] = onnx_network(graphs["decoder"], 1)
+        self.networks["decoder"] = onnx_network(graphs["decoder"], 1)
 
-    def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
-        ll, standard = self.generate(images, noise, table)
-        with stage("idwt"):
-            details = standard * self._detail_std + self._detail_mean
-            return idwt2d(ll, *np.split(details, 3, axis=2))
+    def triplanes(self, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> list[Planes]:
+        made = []
+        for image, seed in zip(images, seeds, strict=True):
+            ll, standard = self.generate(image[None], plan, [seed])
+            with stage("idwt"):
+                details = standard * self._detail_std + self._detail_mean
+                made.append(Planes(idwt2d(ll, *np.split(details, 3, axis=2))[0]))
+        return made
 
-    def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
-        if len(images) == 1:
-            return self._generate(images, noise, table)
-        items = [slice(index, index + 1) for index in range(len(images))]
-        made = [self._generate(images[item], noise[:, item], table) for item in items]
-        return np.concatenate([ll for ll, _ in made]), np.concatenate([details for _, details in made])
-
-    def field(self, triplane: Array) -> Field:
-        return _PlaneField(PlaneSampler(triplane), self._decode, threading.Lock())
-
-    def _generate(self, image: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
+    def generate(self, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> tuple[Array, Array]:
         with stage("coarse"):
-            ll, condition = self._run("coarse", image=image)
-        state, denoised = noise[0], np.zeros_like(noise[0])
-        for index, row in enumerate(table.astype(np.float32)):
+            ll, condition = self._run("coarse", image=images)
+
+        def step(noisy: Array, previous: Array, noise: Array, row: Array) -> tuple[Array, Array]:
             with stage("step"):
-                fresh = noise[min(index + 1, len(noise) - 1)]
-                state, denoised = self._run(
-                    "diffusion_step", noisy=state, condition=condition, previous=denoised, noise=fresh, row=row
-                )
+                feeds = {"noisy": noisy, "condition": condition, "previous": previous, "noise": noise, "row": row}
+                state, denoised = self._run("diffusion_step", **feeds)
             if not np.isfinite(state).all():
                 raise BackendError(
-                    f"Step {index + 1} of {len(table)} (timestep {row[0]:.0f}) gave NaN or infinity on {self.name}.",
+                    f"The sampling step at timestep {row[0]:.0f} gave NaN or infinity on {self.name}.",
                     "Use precision='float32'; if that is what ran, the weights are broken.",
                 )
-        return ll, state
+            return state, denoised
+
+        return ll, run_sampler(plan.table.astype(np.float32), plan.noise(seeds), step)
+
+    def field(self, triplane: Array, key: int | None = None) -> Field:
+        return _PlaneField(PlaneSampler(triplane), self._decode, threading.Lock())
 
     def close(self) -> None:
-        self._networks.clear()
+        self.networks.clear()
         if self.workers is not None:
             self.workers.shutdown()
 
@@ -101,7 +97,7 @@ class CpuBackend:
         return rgb[0], density[0, :, 0]
 
     def _run(self, graph: str, **feeds: Array) -> list[Array]:
-        network = self._networks.get(graph)
+        network = self.networks.get(graph)
         if network is None:
             raise ClosedError("The runtime of this scene is closed.", "Draw inside the runtime's lifetime.")
         try:

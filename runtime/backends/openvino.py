@@ -104,11 +104,11 @@ def _norms_by_channel(network: Any) -> None:
             target.replace_source_output(normal.output(0))
 
 
-def open_openvino(bundle: Bundle, precision: str, reason: str, threads: int) -> CpuBackend:
+def open_openvino(bundle: Bundle, precision: str, threads: int) -> CpuBackend:
     """The `openvino` backend.
 
     Raises:
         AbsentError, BackendError, BundleError: as in `openvino_network`.
     """
     exact = not precision.startswith("int8")
-    return CpuBackend("openvino", reason, bundle, precision, threads, partial(openvino_network, exact=exact))
+    return CpuBackend("openvino", bundle, precision, threads, partial(openvino_network, exact=exact))

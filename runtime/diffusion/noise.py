@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import whole_number
 from ..errors import OptionError
 
 Array = NDArray[np.float32]
@@ -24,10 +25,7 @@ def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:
     seeds: list[Any] = list(seed) if several else [seed] * count  # type: ignore[arg-type]
     if len(seeds) != count:
         raise OptionError(f"There are {len(seeds)} seeds for {count} images.", "Give one seed, or one for each image.")
-    for value in seeds:
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-            raise OptionError(f"A seed must be a whole number of 0 or more, not {value!r}.", "The default is 0.")
-    return [int(value) for value in seeds]
+    return [whole_number("A seed", value, 0, remedy="The default is 0.") for value in seeds]
 
 
 def draw(seed: int, shape: tuple[int, ...], draws: int = 1) -> Array:

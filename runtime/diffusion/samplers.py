@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import whole_number
 from ..errors import OptionError
 
 COLUMNS = ("timestep", "alpha", "sigma", "a", "b", "c", "d")
@@ -21,11 +22,7 @@ Array = NDArray[np.float64]
 
 def trailing_timesteps(num_train_steps: int, steps: int) -> NDArray[np.int64]:
     """`steps` timesteps from T-1 downwards, evenly spaced (the "trailing" spacing of Lin et al. 2024, table 2)."""
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 1 <= steps <= num_train_steps:
-        raise OptionError(
-            f"steps must be a whole number from 1 to {num_train_steps}, not {steps!r}.",
-            "Leave it out for the bundle's default.",
-        )
+    steps = whole_number("steps", steps, 1, num_train_steps, "Leave it out for the bundle's default.")
     return np.round(np.arange(num_train_steps, 0, -num_train_steps / steps)).astype(np.int64)[:steps] - 1
 
 

@@ -27,6 +27,10 @@ _FEW_SAMPLES = 16
 _LOOKED_AT = 16
 # A ray ends when less than this share of the light behind it would pass.
 _OPAQUE = 1e-3
+# Of less alpha a depth is rounding.
+_SEEN = 1e-6
+# Samples that `march_dense` queries together.
+_DENSE_POINTS = 1 << 15
 
 
 def midpoints(rays: Rays, num_samples: int) -> Array:
@@ -47,6 +51,37 @@ def _middles_of(intervals: range, near: Array, step: Array) -> Array:
     distances: Array = (np.asarray(intervals, np.float32) + np.float32(0.5))[:, None] * step
     distances += near
     return distances
+
+
+def march_dense(field: Field, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
+    """Draws rays by querying every sample: the definition that `march` keeps to within 1/255.
+
+    A few rays at a time, so that a thread's arrays stay small.
+
+    Args:
+        field: points (N, 3) to colour (N, 3) and density (N,).
+        rays: R of them.
+        num_samples: equal intervals of each ray's stay in the cube, sampled in the middle.
+
+    Returns:
+        colour (R, 3) premultiplied, alpha (R,), and depth (R,): mean depth of what was hit along the viewing axis, 0
+        where nothing was.
+    """
+    count = len(rays.near)
+    colour, alpha, depth = np.zeros((count, 3), np.float32), np.zeros(count, np.float32), np.zeros(count, np.float32)
+    at_once = max(1, _DENSE_POINTS // num_samples)
+    for start in range(0, count, at_once):
+        part = slice(start, min(start + at_once, count))
+        some = rays.take(np.arange(part.start, part.stop))
+        distances = midpoints(some, num_samples)
+        points = some.origin + distances[..., None] * some.directions
+        rgb, density = field(points.reshape(-1, 3))
+        rgb, density = rgb.T.reshape(3, *distances.shape), density.reshape(distances.shape)
+        step = (some.far - some.near) / np.float32(num_samples)
+        shade, alpha[part], weighted = composite(rgb, density, distances, step, some.cosine)
+        colour[part] = shade.T
+        depth[part] = np.divide(weighted, alpha[part], out=np.zeros_like(weighted), where=alpha[part] > _SEEN)
+    return colour, alpha, depth
 
 
 def march(field: Field, grid: OccupancyGrid, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
@@ -93,18 +128,18 @@ def march(field: Field, grid: OccupancyGrid, rays: Rays, num_samples: int) -> tu
         drawn[3, here] += before * depth
         passing[here] = before * (1 - alpha)
     alpha = 1 - passing
-    return drawn[:3].T, alpha, np.divide(drawn[3], alpha, out=np.zeros_like(alpha), where=alpha > 1e-6)
+    return drawn[:3].T, alpha, np.divide(drawn[3], alpha, out=np.zeros_like(alpha), where=alpha > _SEEN)
 
 
-def efforts(grid: OccupancyGrid, camera: Camera, height: int, width: int, num_samples: int) -> Array:
-    """What the rows of a picture take to draw beside one another, (16,) above 0, by as coarse a look at it."""
+def row_costs(grid: OccupancyGrid, camera: Camera, height: int, width: int, num_samples: int) -> Array:
+    """Returns the relative cost of each of 16 bands of rows, (16,) above 0, for splitting work between threads."""
     # A panorama is judged by its middle.
     rays = camera_rays(camera, _LOOKED_AT, min(max(1, _LOOKED_AT * width // height), 4 * _LOOKED_AT))
     blocks = range(0, num_samples, max(SAMPLES_AT_ONCE, num_samples // _LOOKED_AT))
     crossed = _crossed(grid, rays.origin, ray_table(rays, num_samples), blocks)
     # A ray that meets nothing takes something, too.
-    effort: Array = (crossed & rays.hits).sum(axis=0).reshape(_LOOKED_AT, -1).mean(axis=1) + np.float32(0.5)
-    return effort
+    costs: Array = (crossed & rays.hits).sum(axis=0).reshape(_LOOKED_AT, -1).mean(axis=1) + np.float32(0.5)
+    return costs
 
 
 def ray_table(rays: Rays, num_samples: int) -> Array:

@@ -62,7 +62,7 @@ class Tasks:
         work: Callable[[slice], None],
         count: int,
         points_each: int = 1,
-        effort: Sequence[float] | NDArray[Any] = (1.0,),
+        costs: Sequence[float] | NDArray[Any] = (1.0,),
     ) -> None:
         """Calls `work` with slices that cover `range(count)`.
 
@@ -70,10 +70,9 @@ class Tasks:
             work: safe to be called from several threads at once.
             count: items.
             points_each: points that an item stands for.
-            effort: what each of so many equal shares of the items takes beside the others, above 0; no thread gets
-                more to do than another.
+            costs: relative cost of each of so many equal shares of the items, above 0; threads get equal costs.
         """
-        total = np.concatenate([[0.0], np.cumsum(effort)])
+        total = np.concatenate([[0.0], np.cumsum(costs)])
         even = np.linspace(0, total[-1], self.threads + 1)
         shares = np.interp(even, total, np.linspace(0, count, len(total)))
         largest, parts = max(1, self.points // points_each), []

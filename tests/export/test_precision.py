@@ -9,10 +9,10 @@ import pytest
 from onnx import TensorProto, helper
 
 import runtime
-from export.graphs import graph_definitions, to_onnx
+from export.graphs import graph_definitions
 from export.lint import LintError, check, lint
 from export.precision import float32_islands, to_float16
-from export.quantize import calibration_feeds, calibration_pictures, to_int8
+from export.quantize import calibration_feeds, calibration_images, to_int8
 from export.to_onnx import ExportError, export_bundle
 from runtime.bundle import TensorSpec
 
@@ -21,17 +21,17 @@ PRECISIONS = ("float32", "float16", "int8", "int8-cpu")
 
 @pytest.fixture(scope="module")
 def definitions(tiny_model):
-    return {d.name: d for d in graph_definitions(tiny_model)}
+    return graph_definitions(tiny_model)
 
 
 @pytest.fixture(scope="module")
-def protos(definitions):
-    return {name: to_onnx(definition) for name, definition in definitions.items()}
+def protos(tiny_protos):
+    return tiny_protos["plain"]
 
 
 @pytest.fixture(scope="module")
 def feeds(protos, tiny_model):
-    return calibration_feeds(protos, calibration_pictures(tiny_model.config.image_size)[:3], 100)
+    return calibration_feeds(protos, calibration_images(tiny_model.config.image_size)[:3], 100)
 
 
 def islands_by_operator(proto):

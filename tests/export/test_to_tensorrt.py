@@ -14,10 +14,10 @@ from onnx import helper
 
 import export.to_tensorrt as exporter
 from export.engine_builder import BuildError, Built, build, profile_of
-from export.graphs import graph_definitions, to_onnx
+from export.graphs import graph_definitions
 from export.lint import LintError, check
-from export.quantize import calibration_feeds, calibration_pictures
-from export.to_onnx import convert, untrained_model
+from export.quantize import calibration_feeds, calibration_images
+from export.to_onnx import FORMS, convert, export_forms, untrained_model
 from export.to_tensorrt import BATCH, POINTS, TARGETS, VIEWS, build_engines
 from runtime.backends.tensorrt.engine_file import _opened, engine_path
 from runtime.backends.tensorrt.installation import Flavour, find_flavour
@@ -45,16 +45,16 @@ def run(bundle, out, rtx, **options):
 @pytest.mark.parametrize("preset", ["small", "medium"])
 def test_every_graph_builds_in_every_precision_for_every_target(preset, rtx):
     model = untrained_model(preset)
-    definitions = {d.name: d for d in graph_definitions(model)}
-    exact = {name: to_onnx(definitions[name]) for name in ENGINE_GRAPHS}
-    feeds = calibration_feeds(exact, calibration_pictures(model.config.image_size)[:1], 1000)
+    definitions = graph_definitions(model)
+    exported = export_forms(model, ["onnxruntime", "plain", "compilers"])
+    feeds = calibration_feeds(exported["plain"], calibration_images(model.config.image_size)[:1], 1000)
     for name in ENGINE_GRAPHS:
         definition = definitions[name]
         sizes = {}
         for precision, dtype in {"float32": "FLOAT", "float16": "HALF", "int8": "INT8"}.items():
             if precision == "int8" and name not in feeds:
                 continue
-            proto = convert(exact[name], name, precision, feeds)
+            proto = convert(exported[FORMS[precision]][name], name, precision, feeds)
             assert check(proto, definition.inputs, definition.outputs) == []
             graph = Graph(name, proto.SerializeToString(), definition.inputs, definition.outputs)
             made = build(graph, profile_of(graph, RANGES), rtx, TARGETS, 1 << 30, dtype, lambda _: None)
@@ -69,7 +69,7 @@ def test_every_graph_builds_in_every_precision_for_every_target(preset, rtx):
             # The inverse transform and the timestep stay in float32, and only convolutions are quantised.
             assert made.share == 1 if dtype == "FLOAT" else made.share > 0.4 or name == "assemble"
         if name in ("coarse", "diffusion_step"):
-            weights = len(exact[name].SerializeToString())
+            weights = len(exported["plain"][name].SerializeToString())
             assert sizes["FLOAT"] - sizes["HALF"] > 0.35 * weights, "weights are kept in half precision"
 
 

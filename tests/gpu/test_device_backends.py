@@ -14,13 +14,13 @@ import pytest
 
 import runtime
 from export.engine_builder import BuildError
-from export.parity import TOLERANCE, example_pictures, psnr
 from export.to_onnx import export_bundle
 from export.to_tensorrt import build_engines
 from runtime.backends.device.cuda import gpu_name
+from runtime.backends.self_check import example_images, psnr
 from runtime.backends.tensorrt.engine_file import engine_folder
 from runtime.backends.tensorrt.installation import find_flavour
-from runtime.bundle import load_bundle
+from runtime.bundle import PARITY_DB, load_bundle
 from runtime.errors import AbsentError
 
 pytestmark = pytest.mark.gpu
@@ -76,20 +76,20 @@ def opened(bundle, backend, precision="float32"):
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_row_of_a_batch_is_drawn_as_on_the_cpu(bundle, backend, precision):
-    pictures = example_pictures(max(BATCHES), 256)
+    pictures = example_images(max(BATCHES), 256)
     camera = runtime.Camera.orbit(azimuth=50)
     with opened(bundle, backend, precision) as rt, runtime.load(bundle, backend="cpu", precision="float32") as cpu:
         for batch in BATCHES:
             scenes = rt.reconstruct(pictures[:batch], steps=4, seed=3)
             for scene, image in zip(scenes, pictures, strict=False):
                 wanted = cpu.reconstruct(image, steps=4, seed=3).render(camera, 64).rgb
-                assert psnr(scene.render(camera, 64).rgb, wanted, peak=1.0) >= TOLERANCE[precision]
+                assert psnr(scene.render(camera, 64).rgb, wanted, peak=1.0) >= PARITY_DB[precision]
 
 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
 def test_every_run_gives_the_same_bytes_captured_where_it_can_be(bundle, backend):
     with opened(bundle, backend) as rt:
-        image = example_pictures(1, 256)[0]
+        image = example_images(1, 256)[0]
         first = rt.reconstruct(image, steps=4).triplane
         assert rt.backend.fallback is None
         for _ in range(3):
@@ -98,7 +98,7 @@ def test_every_run_gives_the_same_bytes_captured_where_it_can_be(bundle, backend
 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
 def test_a_replay_reads_its_inputs_whatever_thread_asks(bundle, backend):
-    first, second = example_pictures(2, 256)
+    first, second = example_images(2, 256)
     with opened(bundle, backend) as rt, runtime.load(bundle, backend="cpu") as cpu:
         rt.reconstruct(first, steps=4, seed=1)
         wanted, found = cpu.reconstruct(second, steps=4, seed=2).render().rgb, []
@@ -107,13 +107,13 @@ def test_a_replay_reads_its_inputs_whatever_thread_asks(bundle, backend):
         thread.join()
         found.append(rt.reconstruct(second, steps=4, seed=2))
         for scene in found:
-            assert psnr(scene.render().rgb, wanted, peak=1.0) >= TOLERANCE["float32"]
+            assert psnr(scene.render().rgb, wanted, peak=1.0) >= PARITY_DB["float32"]
 
 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
 def test_threads_do_not_disturb_one_another(bundle, backend):
     with opened(bundle, backend) as rt:
-        pictures = example_pictures(3, 256)
+        pictures = example_images(3, 256)
         wanted = [rt.reconstruct(image, steps=2).triplane for image in pictures]
         found = [None] * 3
 
@@ -141,7 +141,7 @@ def test_close_gives_the_memory_back(bundle, backend):
 
     def once():
         with opened(bundle, backend) as rt:
-            rt.render(example_pictures(1, 256)[0], image_size=32)
+            rt.render(example_images(1, 256)[0], image_size=32)
         gc.collect()
 
     # Libraries keep what they load at their first use.

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from export.sensitivity import decoder_sensitivity
 from model import TriplaneRenderer
-from model.renderer import SILENT
 from runtime import Camera
 from runtime.scene import Scene
 
@@ -30,7 +30,7 @@ class Querying:
     def __init__(self, renderer):
         self.renderer = renderer
 
-    def field(self, triplane):
+    def field(self, triplane, key=None):
         return lambda points: self.query(triplane, points)
 
     def query(self, triplane, points):
@@ -92,7 +92,7 @@ def test_volume_rendering_equals_the_runtimes(camera):
         expected = renderer.render_volume(triplane, 24, 21, camera)
     for item in range(2):
         frame = Scene(
-            Querying(renderer), triplane[item].numpy(), 32 << 20, 20.0, renderer.sensitivity(triplane)
+            Querying(renderer), triplane[item].numpy(), 32 << 20, 20.0, decoder_sensitivity(renderer, triplane)
         ).render(camera, 21, 24)
         np.testing.assert_allclose(frame.rgb, expected[item].permute(1, 2, 0).numpy(), atol=1e-3)
 
@@ -127,37 +127,3 @@ def test_bad_arguments_are_refused():
         renderer.render_volume(triplane, num_samples=0)
     with pytest.raises(ValueError, match="1 cameras for 2 items"):
         renderer.render_volume(triplane, camera=[Camera.orbit()])
-
-
-def test_silent_units_become_zeros_and_are_left_out_without_a_difference():
-    torch.manual_seed(3)
-    renderer, features = TriplaneRenderer(4, 16), torch.randn(2000, 12)
-    never, barely, plainly = [0, 5], [3], [1, 2, 4, *range(6, 16)]
-    with torch.no_grad():
-        bias, loudest = renderer.mlp[2].bias, renderer.mlp[2](renderer.mlp[:2](features)).amax(0)
-        bias[never] -= loudest[never] + 0.1
-        # Weights of the heads are below 1: too little to move a logit by as much as is heard.
-        bias[barely] -= loudest[barely] - SILENT
-        bias[plainly] += 1
-        before = renderer.decode(features)
-        assert renderer.silence([features[:1000], features[1000:]]) == 3
-        smaller = renderer.without_silent()
-        assert smaller.mlp[2].out_features == smaller.colour.in_features == len(plainly)
-        assert renderer.mlp[2].out_features == 16, "the renderer itself keeps its sizes, and so does its checkpoint"
-        # Beyond what it was listened to: zeros are zeros everywhere.
-        for inputs in (features, 30 * torch.randn(500, 12)):
-            for found, expected in zip(smaller.decode(inputs), renderer.decode(inputs), strict=True):
-                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-        for found, expected in zip(renderer.decode(features), before, strict=True):
-            assert (found - expected).abs().max() < 20 * SILENT
-
-
-def test_without_a_unit_that_speaks_one_is_kept():
-    renderer = TriplaneRenderer(4, 16)
-    with torch.no_grad():
-        for parameter in renderer.mlp.parameters():
-            parameter.zero_()
-    smaller, features = renderer.without_silent(), torch.randn(5, 12)
-    assert smaller.mlp[2].out_features == 1
-    for found, expected in zip(smaller.decode(features), renderer.decode(features), strict=True):
-        torch.testing.assert_close(found, expected)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import runtime.scene
+from export.sensitivity import decoder_sensitivity
 from model.renderer import TriplaneRenderer
 from runtime import Camera
 from runtime.scene import Scene
@@ -21,7 +22,7 @@ class Querying:
     def __init__(self, renderer):
         self.renderer, self.asked = renderer, 0
 
-    def field(self, triplane):
+    def field(self, triplane, key=None):
         return lambda points: self.query(triplane, points)
 
     def query(self, triplane, points):
@@ -32,7 +33,7 @@ class Querying:
 
 
 def scene_of(backend, triplane):
-    sensitivity = backend.renderer.sensitivity(torch.from_numpy(triplane)[None])
+    sensitivity = decoder_sensitivity(backend.renderer, torch.from_numpy(triplane)[None])
     return Scene(backend, triplane, MEMORY, 20.0, sensitivity)
 
 

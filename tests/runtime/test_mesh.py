@@ -99,13 +99,13 @@ def test_a_scene_is_cut_in_its_own_field(mesh):
     class Backend:
         workers, threads = None, 1
 
-        def field(self, triplane):
+        def field(self, triplane, key=None):
             return self.query
 
         def query(self, points):
             return ellipsoid(points)
 
-    found = runtime.Scene(Backend(), PLANES, 1 << 24, SCALE).mesh(64)
+    found = runtime.Scene(Backend(), PLANES, 1 << 24, SCALE, (0, 0, 0)).mesh(64)
     np.testing.assert_array_equal(found.vertices, mesh.vertices)
     np.testing.assert_array_equal(found.faces, mesh.faces)
     np.testing.assert_array_equal(found.colors, mesh.colors)

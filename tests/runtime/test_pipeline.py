@@ -204,4 +204,4 @@ def test_cuda_without_a_gpu_is_an_error_and_not_the_cpu(tiny_bundle):
     assert "pip install" in caught.value.remedy
     with runtime.load(tiny_bundle) as rt:
         assert rt.backend.name == "cpu"
-        assert "CUDA" in rt.backend.reason
+        assert "CUDA" in rt.reason

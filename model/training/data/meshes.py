@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from trimesh.ray.ray_pyembree import RayMeshIntersector
 from trimesh.visual import ColorVisuals, TextureVisuals
 
+from runtime.errors import ProjectError
+
 from ..procedural.families import yaw
 from ..procedural.solids import AMBIENT, FAR, LIGHT
 from .framing import framing_of
@@ -25,7 +27,7 @@ _MOST_BYTES = 64 << 20
 Array = NDArray[np.float32]
 
 
-class MeshError(ValueError):
+class MeshError(ProjectError, ValueError):
     """A mesh that is not drawn; the message says why: flat, empty, damaged, too large, too deep."""
 
 

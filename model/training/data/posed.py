@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from runtime.errors import CameraError
+from runtime.errors import CameraError, ProjectError
 from runtime.files import atomic_write
 from runtime.geometry.cameras import Camera
 
@@ -28,7 +28,7 @@ ORTHOGRAPHIC, ORTHOGRAPHIC_DEPTH = "orthographic.png", "orthographic_depth.png"
 _DEPTH_UNIT = 1e-4
 
 
-class DataError(ValueError):
+class DataError(ProjectError, ValueError):
     """A data set that is missing something, or holds what cannot be used."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...bundle import CPU_ONLY, Bundle, TensorSpec
+from ...diffusion.plan import SamplingPlan
 from ...errors import BackendError, ClosedError
 from ...geometry.rays import Rays
 from ...rendering.field import Field
 from ...rendering.marching import ray_table
-from ..base import Array
+from ..base import Array, Planes
 from .cuda import Buffer, Device
 from .sampling_loop import DeviceLoop, Launcher
 
@@ -72,8 +72,9 @@ class DeviceBackend:
     as many as calls were ever under way at once.
 
     Args:
-        name: "tensorrt" or "cuda"; reason: why it was taken.
-        bundle: verified; precision: one of its variants.
+        name: "tensorrt" or "cuda".
+        bundle: verified.
+        precision: one of its variants.
         open_device: makes a device.
         open_launcher: makes a launcher in that device's stream.
         largest_batch, largest_points, largest_rays: the most that a launch may take.
@@ -89,7 +90,6 @@ class DeviceBackend:
     def __init__(
         self,
         name: str,
-        reason: str,
         bundle: Bundle,
         precision: str,
         open_device: Callable[[], Device],
@@ -101,7 +101,7 @@ class DeviceBackend:
     ) -> None:
         if precision == CPU_ONLY:
             raise BackendError(f"{CPU_ONLY} runs on a CPU alone.", "Use precision='int8'.")
-        self.name, self.reason = name, reason
+        self.name = name
         self._bundle, self.largest_group = bundle, largest_batch
         self.most = {"points": largest_points, "rays": largest_rays, "samples": most_samples}
         self._graphs = {name: bundle.graph(precision, name) for name in CHANGING}
@@ -120,18 +120,18 @@ class DeviceBackend:
         """Why the loop that was used last runs without a captured graph where it should; None otherwise."""
         return self.lend(lambda part: part.loop.fallback)
 
-    def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
+    def triplanes(self, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> list[Planes]:
         groups = _slices(len(images), self.largest_group)
-        made = self.lend(lambda part: [part.loop.triplanes(images[g], noise[:, g], table) for g in groups])
-        return made[0] if len(made) == 1 else np.concatenate(made)
+        made = self.lend(lambda part: [part.loop.triplanes(images[g], plan, seeds[g]) for g in groups])
+        return [planes for group in made for planes in group]
 
-    def generate(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
+    def generate(self, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> tuple[Array, Array]:
         groups = _slices(len(images), self.largest_group)
-        made = self.lend(lambda part: [part.loop.bands(images[g], noise[:, g], table) for g in groups])
+        made = self.lend(lambda part: [part.loop.bands(images[g], plan, seeds[g]) for g in groups])
         return np.concatenate([ll for ll, _ in made]), np.concatenate([details for _, details in made])
 
-    def field(self, triplane: Array) -> Field:
-        return _DeviceField(self, triplane)
+    def field(self, triplane: Array, key: int | None = None) -> Field:
+        return _DeviceField(self, triplane, key)
 
     def close(self) -> None:
         with self._changed:
@@ -147,15 +147,25 @@ class DeviceBackend:
             for part in parts:
                 closing.callback(part.close)
 
-    def launched(self, part: _Part, graph: str, **inputs: Array) -> dict[str, Array]:
-        """What a graph whose sizes change makes of its inputs, which may lack leading axes of 1."""
+    def launched(self, part: _Part, graph: str, key: int | None, **inputs: Array) -> dict[str, Array]:
+        """Runs a graph whose sizes change.
+
+        Args:
+            part: lent to the caller.
+            graph: its name.
+            key: of the triplane among the inputs, as in `Planes`.
+            inputs: by name; they may lack leading axes of 1.
+
+        Returns:
+            Outputs by name.
+        """
         buffers, bound, sizes = self._buffers(part), {}, {"batch": 1}
         for spec in self._graphs[graph].inputs:
             given = inputs[spec.name]
             shape = (1,) * (len(spec.shape) - given.ndim) + given.shape
             sizes |= {name: size for name, size in zip(spec.shape, shape, strict=True) if isinstance(name, str)}
             bound[spec.name] = Buffer(buffers[spec.name].address, shape)
-            made = part.loop.made_of(given) if spec.name == "triplane" else None
+            made = part.loop.kept(key) if spec.name == "triplane" else None
             if made is not None:
                 bound[spec.name] = Buffer(made.address, shape)
             elif part.sent.get(spec.name) is not given:
@@ -234,6 +244,7 @@ class _DeviceField:
 
     backend: DeviceBackend
     triplane: Array
+    key: int | None
 
     @property
     def most_samples(self) -> int:
@@ -244,7 +255,9 @@ class _DeviceField:
 
         def ask(part: _Part) -> None:
             for some in _slices(len(points), self.backend.most["points"]):
-                found = self.backend.launched(part, "renderer", triplane=self.triplane, points=points[None, some])
+                found = self.backend.launched(
+                    part, "renderer", self.key, triplane=self.triplane, points=points[None, some]
+                )
                 rgb[some], density[some] = found["rgb"][0], found["density"][0, :, 0]
 
         self.backend.lend(ask)
@@ -258,7 +271,7 @@ class _DeviceField:
 
         def draw(part: _Part) -> None:
             for some in _slices(table.shape[1], self.backend.most["rays"]):
-                found = self.backend.launched(part, "view", rays=table[:, some], **inputs)
+                found = self.backend.launched(part, "view", self.key, rays=table[:, some], **inputs)
                 drawn[:, some] = found["drawn"]
 
         self.backend.lend(draw)

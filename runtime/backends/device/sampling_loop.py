@@ -6,6 +6,7 @@ compare with it, bit for bit. Where capture fails or differs the loop stays plai
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +17,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...diffusion.plan import SamplingPlan
 from ...errors import BackendError
 from ...profiling import stage
+from ..base import Planes
 from .cuda import ALIGNMENT, Buffer, Device
 
 _logger = logging.getLogger(__name__)
 Array = NDArray[np.float32]
 
+# Keys of results, never twice in a process.
+_keys = itertools.count()
 # Shapes that are kept ready: each holds its buffers and its captured graph.
 _MOST_SHAPES = 4
 
@@ -74,8 +79,8 @@ class _Arrangement:
     captured: Any = None
     plain: bool = False
     owned: list[int] = field(default_factory=list)
-    # The read-only array that its noise is, where it is one.
-    noise: Array | None = None
+    # Seeds of the noise that it holds.
+    seeds: tuple[int, ...] | None = None
 
 
 class DeviceLoop:
@@ -94,47 +99,40 @@ class DeviceLoop:
         self._device, self._launcher = device, launcher
         self._channels, self._resolution, self._width = channels, resolution, width
         self._ready: OrderedDict[tuple[int, int, int], _Arrangement] = OrderedDict()
-        self._made: tuple[Array, Buffer] | None = None
+        self._kept: tuple[int, Buffer] | None = None
         self.fallback: str | None = None
 
-    def triplanes(self, images: Array, noise: Array, table: NDArray[np.float64]) -> Array:
-        """Pictures to triplanes.
-
-        Args:
-            images: (B, 3, 4R, 4R); noise: (draws, B, 3, 3C, R, R); table: (N, 7).
-
-        Returns:
-            (B, 3, C, 2R, 2R) float32, read-only.
+    def triplanes(self, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> list[Planes]:
+        """Reconstructs a group; arguments as in `Backend.triplanes`. A single item has a key for `kept`.
 
         Raises:
             BackendError: a launch failed, or values are not finite; the message names the step.
         """
-        self._made = None
-        arrangement = self._arranged(len(images), len(noise), len(table))
-        self._fill(arrangement, images, noise, table)
+        self._kept = None
+        arrangement = self._arranged(len(images), plan.draws, plan.steps)
+        self._fill(arrangement, images, plan, seeds)
         with stage("loop"):
             result = self._run(arrangement)
-        # What `made_of` says of it has to stay true.
-        result.setflags(write=False)
-        self._made = (result, arrangement.buffers["triplane"])
         if not np.isfinite(result).all():
             raise BackendError(
-                f"{self._first_bad(arrangement, images, noise, table)} gave NaN or infinity.",
+                f"{self._first_bad(arrangement, images, plan, seeds)} gave NaN or infinity.",
                 "Use precision='float32'; if that is what ran, the weights are broken.",
             )
-        return result
+        if len(result) > 1:
+            # Each owns its memory: one that is kept does not keep the others.
+            return [Planes(planes.copy()) for planes in result]
+        self._kept = (next(_keys), arrangement.buffers["triplane"])
+        return [Planes(result[0], self._kept[0])]
 
-    def made_of(self, triplane: Array) -> Buffer | None:
-        """Where on the device a triplane is that is all of what was made last, None if it is not."""
-        if self._made is None or triplane.base is not self._made[0] or triplane.size != self._made[0].size:
-            return None
-        return self._made[1]
+    def kept(self, key: int | None) -> Buffer | None:
+        """Device buffer of the `Planes` with this key if they are the last result, else None."""
+        return self._kept[1] if self._kept is not None and self._kept[0] == key else None
 
-    def bands(self, images: Array, noise: Array, table: NDArray[np.float64]) -> tuple[Array, Array]:
-        """As `triplanes`, but LL (B, 3, C, R, R) and standardised details (B, 3, 3C, R, R)."""
-        self.triplanes(images, noise, table)
-        buffers = self._arranged(len(images), len(noise), len(table)).buffers
-        return self._device.download(buffers["ll"]), self._device.download(buffers[f"state{len(table) % 2}"])
+    def bands(self, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> tuple[Array, Array]:
+        """Reconstructs a group as far as `Backend.generate` does."""
+        self.triplanes(images, plan, seeds)
+        buffers = self._arranged(len(images), plan.draws, plan.steps).buffers
+        return self._device.download(buffers["ll"]), self._device.download(buffers[f"state{plan.steps % 2}"])
 
     def close(self) -> None:
         """Gives every buffer and graph back."""
@@ -188,16 +186,15 @@ class DeviceLoop:
             if captured is not None:
                 self._launcher.forget(captured)
 
-    def _fill(self, arrangement: _Arrangement, images: Array, noise: Array, table: NDArray[np.float64]) -> None:
+    def _fill(self, arrangement: _Arrangement, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> None:
         device, buffers = self._device, arrangement.buffers
         device.upload(buffers["image"], images)
-        fixed = noise.base if noise.base is not None and not noise.base.flags.writeable else None
-        # One item's noise is kept by seed, and never changes.
-        if fixed is None or fixed.size != noise.size or arrangement.noise is not fixed:
-            for index, drawn in enumerate(noise):
+        if arrangement.seeds != tuple(seeds):
+            arrangement.seeds = None
+            for index, drawn in enumerate(plan.noise(seeds)):
                 device.upload(buffers["noise"].part(index, arrangement.draw_stride), drawn)
-            arrangement.noise = fixed
-        for index, row in enumerate(table.astype(np.float32)):
+            arrangement.seeds = tuple(seeds)
+        for index, row in enumerate(plan.table.astype(np.float32)):
             device.upload(buffers["rows"].part(index, arrangement.row_stride), row)
 
     def _run(self, arrangement: _Arrangement) -> Array:
@@ -255,14 +252,14 @@ class DeviceLoop:
         details = b[f"state{steps % 2}"]
         return [*launches, bind("assemble", {"triplane_ll": b["ll"], "details": details, "triplane": b["triplane"]})]
 
-    def _first_bad(self, arrangement: _Arrangement, images: Array, noise: Array, table: NDArray[np.float64]) -> str:
-        """Runs launch by launch, looking at each result: which is the first that is not finite."""
-        self._fill(arrangement, images, noise, table)
-        watched = ["condition", *(f"state{(index + 1) % 2}" for index in range(len(table)))]
+    def _first_bad(self, arrangement: _Arrangement, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> str:
+        """Runs launch by launch and names the first whose result is not finite."""
+        self._fill(arrangement, images, plan, seeds)
+        watched = ["condition", *(f"state{(index + 1) % 2}" for index in range(plan.steps))]
         for index, (launch, name) in enumerate(zip(arrangement.launches, watched, strict=False)):
             launch()
             if not np.isfinite(self._device.download(arrangement.buffers[name])).all():
-                return "The coarse stage" if index == 0 else f"Step {index} of {len(table)}"
+                return "The coarse stage" if index == 0 else f"Step {index} of {plan.steps}"
         return "The inverse wavelet transform"
 
 

@@ -129,12 +129,10 @@ class OrtLauncher:
         return open_session(graph, self._provider, 1, self._settings)
 
 
-def open_cuda(bundle: Bundle, precision: str, reason: str) -> DeviceBackend:
+def open_cuda(bundle: Bundle, precision: str) -> DeviceBackend:
     """The `cuda` backend on the first GPU.
 
     Raises:
         BackendError: no GPU, no cuda-bindings, or a graph was not taken.
     """
-    return DeviceBackend(
-        "cuda", reason, bundle, precision, CudaDevice, lambda device: OrtLauncher(bundle, precision, device)
-    )
+    return DeviceBackend("cuda", bundle, precision, CudaDevice, lambda device: OrtLauncher(bundle, precision, device))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle import ENGINES, Bundle
-from ...files import atomic_write
+from ...files import atomic_write, temporary_names
 
 _MAGIC = b"wavelet-triplane-diffusion engine 2\n"
 _LENGTH, _DIGEST = 8, 32
@@ -131,7 +131,7 @@ def write_engine(path: Path, key: EngineKey, plan: bytes) -> None:
     """Writes a plan and its key, atomically; one build of an engine at a time."""
     header = json.dumps(asdict(key)).encode()
     length = len(header).to_bytes(_LENGTH, "little")
-    for left in path.parent.glob(f".{path.name}.*.partial"):  # Of builds that were killed.
+    for left in path.parent.glob(temporary_names(path.name)):  # Of builds that were killed.
         left.unlink(missing_ok=True)
     with atomic_write(path) as partial, partial.open("wb") as file:
         file.write(_MAGIC + length + hashlib.sha256(length + header + plan).digest() + header + plan)

@@ -96,7 +96,7 @@ class TensorRTLauncher:
             )
 
 
-def open_tensorrt(bundle: Bundle, precision: str, reason: str) -> DeviceBackend:
+def open_tensorrt(bundle: Bundle, precision: str) -> DeviceBackend:
     """The `tensorrt` backend on the first GPU.
 
     Raises:
@@ -111,7 +111,6 @@ def open_tensorrt(bundle: Bundle, precision: str, reason: str) -> DeviceBackend:
 
     return DeviceBackend(
         "tensorrt",
-        reason,
         bundle,
         precision,
         CudaDevice,

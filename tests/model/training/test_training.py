@@ -55,7 +55,7 @@ def test_a_run_goes_from_nothing_to_a_bundle(finished_run, tmp_path):
     assert all(speed["objects_per_second"] > 0 and speed["peak_memory_mb"] > 0 for speed in notes["speed"].values())
     assert (model.detail_std != 1).all(), "the statistics of the teacher's details are kept"
     assert (model.coarse_gen.std != 1).all()
-    assert notes["silent_units"] == (model.renderer.mlp[2].weight == 0).all(1).sum()
+    assert notes["inactive_units"] == (model.renderer.mlp[2].weight == 0).all(1).sum()
     for stage in STAGES:
         rows = list(csv.DictReader((finished_run / f"{stage}.csv").open()))
         assert all(float(row["loss"]) > 0 for row in rows)

@@ -8,8 +8,7 @@ from runtime.backends.device.cuda import ALIGNMENT, Buffer
 from runtime.backends.onnxruntime.cuda import OrtLauncher
 from runtime.backends.tensorrt.launcher import TensorRTLauncher
 from runtime.bundle import ENGINE_GRAPHS
-from runtime.diffusion.noise import draw
-from runtime.diffusion.samplers import sampler_table, trailing_timesteps
+from runtime.diffusion.plan import SamplingPlan
 from runtime.errors import BackendError
 
 
@@ -89,13 +88,15 @@ class StandIn:
 
 
 def inputs(bundle, batch, steps, sampler="ddim", seed=0):
-    alpha, sigma = bundle.schedule
-    table = sampler_table(sampler, alpha, sigma, trailing_timesteps(len(alpha), steps))
-    shape = (3, 3 * bundle.channels, bundle.resolution, bundle.resolution)
-    draws = 1 + steps if table[:, -1].any() else 1
-    noise = np.stack([draw(seed + i, shape, draws) for i in range(batch)], axis=1)
+    """Images, plan and seeds of a run."""
+    plan = SamplingPlan.make(sampler, steps, bundle.schedule, bundle.channels, bundle.resolution)
     images = np.random.default_rng(seed).uniform(-1, 1, (batch, 3, bundle.image_size, bundle.image_size))
-    return images.astype(np.float32), noise, table
+    return images.astype(np.float32), plan, list(range(seed, seed + batch))
+
+
+def stacked(planes):
+    """The values of a list of `Planes` as one array."""
+    return np.stack([item.values for item in planes])
 
 
 class Engine:
@@ -167,5 +168,5 @@ def made(bundle, kind, largest_batch=2, largest_points=50):
 
     # An engine's profile ends at the same number for all sizes.
     most = (largest_batch, largest_points, largest_points, largest_points)
-    backend = DeviceBackend(kind, "a test", bundle, "float32", device, launcher, *most)
+    backend = DeviceBackend(kind, bundle, "float32", device, launcher, *most)
     return backend, devices

@@ -12,7 +12,7 @@ from runtime.backends.onnxruntime import cuda
 from runtime.backends.onnxruntime.cuda import OrtLauncher, _Bound
 from runtime.backends.onnxruntime.session import check_placement
 from runtime.bundle import ENGINE_GRAPHS, load_bundle
-from tests.runtime.backends.stand_in import StandIn, inputs, made
+from tests.runtime.backends.stand_in import StandIn, inputs, made, stacked
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,10 @@ def test_what_onnxruntime_captured_is_bounded_and_given_back(bundle, tiny_runtim
     monkeypatch.setattr(ort.InferenceSession, "release_captured_graph", lambda self, number: released.append(number))
     backend, _ = made(bundle, "cuda")
     for steps in (10, 11, 12, 13, 14):
-        images, noise, table = inputs(bundle, 1, steps)
-        wanted = tiny_runtime.backend.triplanes(images, noise, table)
+        images, plan, seeds = inputs(bundle, 1, steps)
+        wanted = stacked(tiny_runtime.backend.triplanes(images, plan, seeds))
         for _ in range(2):
-            np.testing.assert_allclose(backend.triplanes(images, noise, table), wanted, atol=1e-4)
+            np.testing.assert_allclose(stacked(backend.triplanes(images, plan, seeds)), wanted, atol=1e-4)
     # 12 + 13 + 14 + 15 are 54 of the 64; 16 more are not to be had, and the oldest shape made way for them.
     assert max(number for _, number in runs) == 54
     assert released[:12] == list(range(1, 13))

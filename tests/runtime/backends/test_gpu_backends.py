@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import threading
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from runtime.errors import AbsentError
 from runtime.geometry.rays import camera_rays
 from runtime.rendering.marching import composite, midpoints
 from runtime.scene import Scene
-from tests.runtime.backends.stand_in import StandIn, inputs, made
+from tests.runtime.backends.stand_in import StandIn, inputs, made, stacked
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +31,11 @@ def bundle(tiny_bundle):
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_a_device_backend_gives_what_the_cpu_gives(bundle, tiny_runtime, kind, batch):
     backend, devices = made(bundle, kind)
-    images, noise, table = inputs(bundle, batch, 3)
-    wanted = tiny_runtime.backend.triplanes(images, noise, table)
-    np.testing.assert_allclose(backend.triplanes(images, noise, table), wanted, atol=1e-4)
+    images, plan, seeds = inputs(bundle, batch, 3)
+    wanted = stacked(tiny_runtime.backend.triplanes(images, plan, seeds))
+    np.testing.assert_allclose(stacked(backend.triplanes(images, plan, seeds)), wanted, atol=1e-4)
     for found, expected in zip(
-        backend.generate(images, noise, table), tiny_runtime.backend.generate(images, noise, table), strict=True
+        backend.generate(images, plan, seeds), tiny_runtime.backend.generate(images, plan, seeds), strict=True
     ):
         np.testing.assert_allclose(found, expected, atol=1e-4)
     assert backend.fallback is None
@@ -103,36 +104,32 @@ def test_a_scene_on_a_device_is_drawn_as_on_the_cpu(bundle, tiny_runtime, pictur
 @pytest.mark.parametrize("kind", ["cuda", "tensorrt"])
 def test_what_is_on_the_device_already_is_not_sent_again(bundle, kind):
     backend, (device,) = made(bundle, kind, largest_points=100)
-    images, noise, table = inputs(bundle, 1, 2)
-    noise.setflags(write=False)
-    noise = noise[:, :]
+    images, plan, seeds = inputs(bundle, 1, 2)
 
     def uploads(work):
         device.log.clear()
         result = work()
         return result, sum(entry[0] == "upload" for entry in device.log)
 
-    def scene_of(planes):
-        return Scene(backend, planes, 1 << 26, bundle.density_scale, bundle.sensitivity)
+    def view(values, key=None):
+        scene = Scene(backend, values, 1 << 26, bundle.density_scale, bundle.sensitivity, key)
+        return scene.render(image_size=8, num_samples=20).rgb
 
-    def view(planes):
-        return scene_of(planes).render(image_size=8, num_samples=20).rgb
-
-    first, count = uploads(lambda: backend.triplanes(images, noise, table)[0])
-    assert count == 1 + 1 + len(table), "the picture, the noise and the table's rows"
-    drawn, count = uploads(lambda: view(first))
+    first, count = uploads(lambda: backend.triplanes(images, plan, seeds)[0])
+    assert count == 1 + 1 + plan.steps, "the image, the noise and the table's rows"
+    drawn, count = uploads(lambda: view(*first))
     assert count == 3, "the planes are where they were made"
-    copied, count = uploads(lambda: view(first.copy()))
+    copied, count = uploads(lambda: view(first.values.copy()))
     assert count == 1 + 3, "planes from elsewhere are sent"
     np.testing.assert_array_equal(drawn, copied)
-    second, count = uploads(lambda: backend.triplanes(images[:, ::-1], noise, table)[0])
-    assert count == 1 + len(table), "the same noise"
-    again, count = uploads(lambda: view(first))
+    second, count = uploads(lambda: backend.triplanes(images[:, ::-1], plan, seeds)[0])
+    assert count == 1 + plan.steps, "the same noise"
+    again, count = uploads(lambda: view(*first))
     assert count == 1 + 3, "others took their place"
     np.testing.assert_array_equal(drawn, again)
-    assert np.abs(view(second) - drawn).max() > 1e-3
-    _, count = uploads(lambda: backend.triplanes(images, noise.copy(), table))
-    assert count == 1 + 1 + len(table), "noise that may change is sent each time"
+    assert np.abs(view(*second) - drawn).max() > 1e-3
+    _, count = uploads(lambda: backend.triplanes(images, plan, [seeds[0] + 1]))
+    assert count == 1 + 1 + plan.steps, "the noise of another seed"
     backend.close()
 
 
@@ -140,9 +137,9 @@ def test_captured_graphs_of_other_batches_stay_good(bundle, tiny_runtime):
     """A batch of 5 in groups of 2 leaves one: two shapes take turns on the same engines."""
     backend, (device,) = made(bundle, "tensorrt")
     for seed in range(3):
-        images, noise, table = inputs(bundle, 5, 2, seed=seed)
-        wanted = tiny_runtime.backend.triplanes(images, noise, table)
-        np.testing.assert_allclose(backend.triplanes(images, noise, table), wanted, atol=1e-4)
+        images, plan, seeds = inputs(bundle, 5, 2, seed=seed)
+        wanted = stacked(tiny_runtime.backend.triplanes(images, plan, seeds))
+        np.testing.assert_allclose(stacked(backend.triplanes(images, plan, seeds)), wanted, atol=1e-4)
     assert len(device.graphs) == 2
     assert sum(entry[0] == "replay" for entry in device.log) == 2 + 2 * 3 + 1
     backend.close()
@@ -150,11 +147,11 @@ def test_captured_graphs_of_other_batches_stay_good(bundle, tiny_runtime):
 
 def test_as_many_streams_as_calls_at_once_and_close_waits_for_them(bundle, tiny_runtime):
     backend, devices = made(bundle, "tensorrt")
-    images, noise, table = inputs(bundle, 1, 2)
-    wanted, results = tiny_runtime.backend.triplanes(images, noise, table), []
+    images, plan, seeds = inputs(bundle, 1, 2)
+    wanted, results = stacked(tiny_runtime.backend.triplanes(images, plan, seeds)), []
 
     def work():
-        results.append(backend.triplanes(images, noise, table))
+        results.append(stacked(backend.triplanes(images, plan, seeds)))
 
     for _ in range(20):
         thread = threading.Thread(target=work)
@@ -178,7 +175,7 @@ def test_as_many_streams_as_calls_at_once_and_close_waits_for_them(bundle, tiny_
         np.testing.assert_allclose(result, wanted, atol=1e-4)
     assert all(device.closed and not device.memory for device in devices)
     with pytest.raises(runtime.ClosedError):
-        backend.triplanes(images, noise, table)
+        backend.triplanes(images, plan, seeds)
 
 
 def test_a_shape_outside_the_profile_names_the_input(bundle):
@@ -201,7 +198,7 @@ def test_a_launcher_that_does_not_open_leaves_no_device_behind(bundle):
         raise runtime.BackendError("no context", "...")
 
     with pytest.raises(runtime.BackendError, match="no context"):
-        DeviceBackend("tensorrt", "a test", bundle, "float32", lambda: device, launcher)
+        DeviceBackend("tensorrt", bundle, "float32", lambda: device, launcher)
     assert device.closed
 
 
@@ -211,34 +208,59 @@ def test_without_engines_the_command_is_said_and_auto_goes_on_quietly(bundle, ti
     assert f"export/to_tensorrt.py --bundle {bundle.path}" in caught.value.remedy
     with caplog.at_level(logging.WARNING), runtime.load(tiny_bundle) as rt:
         assert rt.backend.name == "cpu"
-        assert "no engines of float32" in rt.backend.reason
+        assert "no engines of float32" in rt.reason
     assert not caplog.text
 
 
-def test_auto_takes_tensorrt_then_cuda_then_cpu_and_says_why(tiny_bundle, monkeypatch):
-    loaded = load_bundle(tiny_bundle)
+def absent(*_):
+    raise AbsentError("It is not here.", "Get one.")
 
-    def refusing(name):
-        def refuse(*_):
-            raise AbsentError(f"No {name} here.", "Get one.")
 
-        return refuse
+@pytest.mark.parametrize("kind", ["cuda", "tensorrt"])
+def test_auto_takes_a_gpu_that_agrees_with_the_cpu(bundle, monkeypatch, kind):
+    for name in ("cuda", "tensorrt"):
+        monkeypatch.setattr(backends, f"_open_{name}", absent)
+    monkeypatch.setattr(backends, f"_open_{kind}", lambda *_: made(bundle, kind)[0])
+    opened, reason = backends.open_backend("auto", bundle, "float32", None)
+    assert opened.name == kind
+    assert "dB from the CPU in a self-check" in reason
+    opened.close()
 
-    for name in ("_open_tensorrt", "_open_cuda"):
-        monkeypatch.setattr(backends, name, lambda bundle, precision, reason, name=name: (name, reason))
-    assert backends.open_backend("auto", loaded, "float32", None) == ("_open_tensorrt", "the first that runs")
-    monkeypatch.setattr(backends, "_open_tensorrt", refusing("TensorRT"))
-    found = backends.open_backend("auto", loaded, "float32", None)
-    assert found == ("_open_cuda", "tensorrt: No TensorRT here; the first that runs")
-    monkeypatch.setattr(backends, "_open_cuda", refusing("CUDA"))
-    opened = backends.open_backend("auto", loaded, "float32", None)
-    assert (opened.name, opened.reason) == ("cpu", "tensorrt: No TensorRT here; cuda: No CUDA here")
+
+def test_auto_takes_the_cpu_where_a_gpu_gives_something_else(bundle, monkeypatch, caplog):
+    wrong, (device,) = made(bundle, "cuda")
+    field = wrong.field
+
+    def shifted(triplane, key=None):
+        return field(triplane + np.float32(1))
+
+    monkeypatch.setattr(wrong, "field", shifted)
+    monkeypatch.setattr(backends, "_open_tensorrt", absent)
+    monkeypatch.setattr(backends, "_open_cuda", lambda *_: wrong)
+    opened, reason = backends.open_backend("auto", bundle, "float32", None)
+    assert opened.name == "cpu"
+    assert "cuda: On cuda a small view is" in reason
+    assert "where 60 dB are needed" in caplog.text
+    assert device.closed, "what is not taken is closed"
+    opened.close()
+
+
+def test_a_named_backend_that_never_ran_on_hardware_says_so_once(bundle, monkeypatch):
+    monkeypatch.setattr(backends, "_warned", set())
+    monkeypatch.setattr(backends, "_open_cuda", lambda *_: made(bundle, "cuda")[0])
+    with pytest.warns(runtime.UnprovenBackendWarning, match="never run on hardware") as caught:
+        backends.open_backend("cuda", bundle, "float32", None)[0].close()
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened, reason = backends.open_backend("cuda", bundle, "float32", None)
+    assert reason == "asked for"
     opened.close()
 
 
 def test_what_a_cpu_alone_runs_is_refused(bundle):
     with pytest.raises(runtime.BackendError, match="int8-cpu runs on a CPU alone"):
-        DeviceBackend("cuda", "a test", bundle, "int8-cpu", None, None)
+        DeviceBackend("cuda", bundle, "int8-cpu", None, None)
 
 
 @pytest.mark.parametrize(

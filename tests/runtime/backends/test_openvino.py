@@ -6,10 +6,14 @@ import threading
 import numpy as np
 import onnxruntime as ort
 import pytest
+import torch
 
 import runtime
-from export.parity import TOLERANCE, psnr
+from export.fast_modules import TRANSLATIONS, LateUpBlock, by_group_norm
+from model.layers import UpBlock
 from runtime.backends.openvino import _norms_by_channel
+from runtime.backends.self_check import psnr
+from runtime.bundle import PARITY_DB
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "int8-cpu"])
@@ -23,7 +27,7 @@ def test_pictures_are_those_of_the_cpu_backend(tiny_variants, pictures, precisio
             wanted = cpu.render(pictures[:batch], steps=3, image_size=32)
             for a, b in zip(found, wanted, strict=True):
                 # Pictures of 8 bits: what rounding leaves of 60 dB is less.
-                assert psnr(a / 255, b / 255, peak=1.0) >= min(TOLERANCE[precision], 50)
+                assert psnr(a / 255, b / 255, peak=1.0) >= min(PARITY_DB[precision], 50)
 
 
 def test_results_outlive_the_next_run_and_threads_agree(tiny_variants, pictures):
@@ -78,17 +82,19 @@ def test_planes_that_are_doubled_late_keep_their_digits_in_bfloat16(offset):
     """Also where the mean is far larger than what varies: int8 computes its norms in what OpenVINO finds fastest."""
     import openvino
 
-    from export.late_upsampling import with_late_upsampling
-    from tests.export.test_late_upsampling import block
-
-    proto, shapes, _ = block(16, 16, 16, 12, 12)
-    rng = np.random.default_rng(0)
-    x = {name: (rng.normal(size=(1, *shape)) + offset).astype(np.float32) for name, shape in shapes.items()}
-    (wanted, _) = ort.InferenceSession(proto.SerializeToString()).run(None, x)
-    network = openvino.Core().read_model(with_late_upsampling(proto, joined=False).SerializeToString())
+    torch.manual_seed(0)
+    block = UpBlock(16, 16, 16).eval()
+    x, finer = torch.randn(1, 16, 12, 12) + offset, torch.randn(1, 16, 24, 24) + offset
+    with torch.no_grad():
+        wanted = block(x, finer=finer).numpy()
+        late = LateUpBlock(block, by_group_norm)
+        program = torch.onnx.export(
+            late, (x, None, finer), dynamo=True, opset_version=21, custom_translation_table=TRANSLATIONS, verbose=False
+        )
+    network = openvino.Core().read_model(program.model_proto.SerializeToString())
     compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
-    error = np.sqrt(np.mean((compiled(x)[0] - wanted) ** 2)) / wanted.std()
-    assert error < 0.06
+    found = compiled([x.numpy(), finer.numpy()])[0]
+    assert np.sqrt(np.mean((found - wanted) ** 2)) / wanted.std() < 0.06
 
 
 def test_without_openvino_the_extra_is_named(tiny_bundle, monkeypatch):

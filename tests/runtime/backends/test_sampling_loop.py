@@ -13,7 +13,7 @@ from runtime.backends.device.sampling_loop import DeviceLoop
 from runtime.bundle import load_bundle
 from runtime.errors import BackendError
 from runtime.wavelet import idwt2d
-from tests.runtime.backends.stand_in import StandIn, inputs
+from tests.runtime.backends.stand_in import StandIn, inputs, stacked
 
 
 class Launcher:
@@ -75,9 +75,9 @@ def made(bundle, poison=None):
     return DeviceLoop(device, launcher, bundle.channels, bundle.resolution, width), device, launcher
 
 
-def expected(bundle, tiny_bundle, images, noise, table):
+def expected(bundle, tiny_bundle, images, plan, seeds):
     with runtime.load(tiny_bundle, backend="cpu") as rt:
-        ll, standard = rt.backend.generate(images, noise, table)
+        ll, standard = rt.backend.generate(images, plan, seeds)
     mean, std = (a[..., None, None] for a in bundle.detail_statistics)
     return idwt2d(ll, *np.split(standard * std + mean, 3, axis=2)), ll, standard
 
@@ -87,10 +87,10 @@ def expected(bundle, tiny_bundle, images, noise, table):
 def test_the_loop_gives_what_the_cpu_backend_gives(bundle, tiny_bundle, sampler, batch, steps):
     loop, device, _ = made(bundle)
     for seed in (0, 5):
-        images, noise, table = inputs(bundle, batch, steps, sampler, seed)
-        wanted, ll, standard = expected(bundle, tiny_bundle, images, noise, table)
-        np.testing.assert_allclose(loop.triplanes(images, noise, table), wanted, atol=1e-4)
-        found = loop.bands(images, noise, table)
+        images, plan, seeds = inputs(bundle, batch, steps, sampler, seed)
+        wanted, ll, standard = expected(bundle, tiny_bundle, images, plan, seeds)
+        np.testing.assert_allclose(stacked(loop.triplanes(images, plan, seeds)), wanted, atol=1e-4)
+        found = loop.bands(images, plan, seeds)
         np.testing.assert_allclose(found[0], ll, atol=1e-4)
         np.testing.assert_allclose(found[1], standard, atol=1e-4)
     loop.close()
@@ -148,11 +148,11 @@ def test_kept_shapes_are_bounded_and_given_back(bundle):
 def test_where_capture_fails_the_loop_stays_plain_and_says_so(bundle, tiny_bundle, caplog, fail, said):
     loop, device, _ = made(bundle)
     device.fail = fail
-    images, noise, table = inputs(bundle, 1, 2)
+    images, plan, seeds = inputs(bundle, 1, 2)
     device.spoiled = loop._arranged(1, 1, 2).buffers["triplane"]
-    wanted = expected(bundle, tiny_bundle, images, noise, table)[0]
+    wanted = expected(bundle, tiny_bundle, images, plan, seeds)[0]
     for _ in range(2):
-        np.testing.assert_allclose(loop.triplanes(images, noise, table), wanted, atol=1e-4)
+        np.testing.assert_allclose(stacked(loop.triplanes(images, plan, seeds)), wanted, atol=1e-4)
     assert said in loop.fallback
     assert said in caplog.text
     assert caplog.text.count("without a captured graph") == 1
@@ -161,10 +161,10 @@ def test_where_capture_fails_the_loop_stays_plain_and_says_so(bundle, tiny_bundl
 
 @pytest.mark.parametrize("bad", [0, 2])
 def test_values_that_are_not_finite_are_named_with_their_step(bundle, bad):
-    images, noise, table = inputs(bundle, 1, 4)
-    loop, _, _ = made(bundle, poison=np.float32(table[bad, 0]))
+    images, plan, seeds = inputs(bundle, 1, 4)
+    loop, _, _ = made(bundle, poison=np.float32(plan.table[bad, 0]))
     with pytest.raises(BackendError, match=f"Step {bad + 1} of 4 gave NaN or infinity"):
-        loop.triplanes(images, noise, table)
+        loop.triplanes(images, plan, seeds)
 
 
 def test_running_out_of_memory_gives_back_what_was_taken(bundle):
@@ -178,7 +178,7 @@ def test_running_out_of_memory_gives_back_what_was_taken(bundle):
 @pytest.mark.parametrize("error", [ValueError("no such tensor"), KeyboardInterrupt()])
 def test_a_shape_whose_binding_breaks_is_not_kept(bundle, tiny_bundle, error, monkeypatch):
     loop, device, launcher = made(bundle)
-    images, noise, table = inputs(bundle, 1, 2)
+    images, plan, seeds = inputs(bundle, 1, 2)
 
     def breaking(*_):
         raise error
@@ -186,10 +186,10 @@ def test_a_shape_whose_binding_breaks_is_not_kept(bundle, tiny_bundle, error, mo
     with monkeypatch.context() as patch:
         patch.setattr(launcher, "bind", breaking)
         with pytest.raises(type(error)):
-            loop.triplanes(images, noise, table)
+            loop.triplanes(images, plan, seeds)
     assert not device.memory
-    wanted = expected(bundle, tiny_bundle, images, noise, table)[0]
-    np.testing.assert_allclose(loop.triplanes(images, noise, table), wanted, atol=1e-4)
+    wanted = expected(bundle, tiny_bundle, images, plan, seeds)[0]
+    np.testing.assert_allclose(stacked(loop.triplanes(images, plan, seeds)), wanted, atol=1e-4)
 
 
 def test_closing_goes_on_after_a_buffer_that_cannot_be_freed(bundle, monkeypatch):
@@ -212,12 +212,12 @@ def test_closing_goes_on_after_a_buffer_that_cannot_be_freed(bundle, monkeypatch
 
 
 def test_loops_of_several_threads_share_nothing(bundle, tiny_bundle):
-    images, noise, table = inputs(bundle, 1, 3)
-    wanted, results = expected(bundle, tiny_bundle, images, noise, table)[0], []
+    images, plan, seeds = inputs(bundle, 1, 3)
+    wanted, results = expected(bundle, tiny_bundle, images, plan, seeds)[0], []
 
     def work():
         loop, _, _ = made(bundle)
-        results.extend(loop.triplanes(images, noise, table) for _ in range(3))
+        results.extend(stacked(loop.triplanes(images, plan, seeds)) for _ in range(3))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

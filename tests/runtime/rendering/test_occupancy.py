@@ -8,7 +8,7 @@ from scipy.ndimage import map_coordinates, maximum_filter
 
 from runtime import Camera
 from runtime.geometry.rays import camera_rays
-from runtime.rendering.marching import efforts, midpoints
+from runtime.rendering.marching import midpoints, row_costs
 from runtime.rendering.occupancy import EMPTY, SOLID, OccupancyGrid, _closer, _in_parts, to_logit
 from runtime.rendering.parallel import Tasks
 
@@ -127,7 +127,7 @@ def test_the_effort_of_rows_is_where_there_is_something_to_draw():
 
     grid = OccupancyGrid.of(slab, PLANES, SCALE, (0, 0, 0), Tasks(1 << 14))
     for height, width, samples in ((128, 128, 64), (100, 30, 17), (20, 300, 300), (7, 1, 1), (1, 500, 4096)):
-        found = efforts(grid, Camera.orbit(20, 0), height, width, samples)
+        found = row_costs(grid, Camera.orbit(20, 0), height, width, samples)
         assert found.shape == (16,)
         assert (found > 0).all()
         # Few samples a ray are few blocks, which all meet something.

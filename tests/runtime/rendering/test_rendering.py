@@ -22,7 +22,7 @@ class Field:
     def __init__(self, density, colour=lambda p: np.broadcast_to(np.float32(0.25), p.shape)):
         self.density, self.colour, self.largest = density, colour, 0
 
-    def field(self, triplane):
+    def field(self, triplane, key=None):
         return self.query
 
     def query(self, points):
@@ -35,7 +35,7 @@ def ball(centre, radius, density):
 
 
 def scene(field, memory=64 << 20):
-    return Scene(field, EMPTY, memory, 20.0)
+    return Scene(field, EMPTY, memory, 20.0, (0, 0, 0))
 
 
 def test_a_sphere_of_constant_density_matches_its_closed_form():
