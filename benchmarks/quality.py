@@ -88,7 +88,7 @@ class Reconstructor:
 
     def diffusion(self, picture: Array, steps: int | None, seed: int = 0) -> Scene:
         """The runtime itself."""
-        return self.rt.reconstruct(picture, steps=steps, seed=seed)
+        return self.rt.reconstruct(picture, steps=steps, seed=seed, background="keep")
 
     def one_shot(self, picture: Array) -> Scene:
         """One pass of the denoiser over zeros at the noisiest timestep."""
@@ -108,7 +108,7 @@ class Reconstructor:
         return self.rt.scene(idwt2d(ll, *np.split(details, 3, axis=1)))
 
     def _bands(self, picture: Array, plan: SamplingPlan) -> tuple[Array, Array]:
-        prepared = prepare_image(picture, self.rt.bundle.image_size, self.rt.bundle.framing)
+        prepared = prepare_image(picture, self.rt.bundle.image_size, self.rt.bundle.framing, "keep")
         ll, standard = self.rt.backend.generate(prepared[None], plan, [0])
         return ll[0], standard[0]
 
@@ -151,7 +151,7 @@ def evaluate(
     "default" is the runtime as users call it.
     """
     maker = Reconstructor(rt)
-    rows: dict[str, Callable[[Subject], Scene]] = {"default": lambda s: rt.reconstruct(s.picture)}
+    rows: dict[str, Callable[[Subject], Scene]] = {"default": lambda s: rt.reconstruct(s.picture, background="keep")}
     sampled: dict[str, int | None] = {"default": None}
     if baselines:
         rows |= {
@@ -193,7 +193,7 @@ def contact_sheet(rt: runtime.Runtime, subjects: Sequence[Subject], path: Path, 
     """The input, then true and drawn views in turn, one object a row."""
     lines = []
     for subject in subjects[:rows]:
-        scene, size = rt.reconstruct(subject.picture), subject.truth.shape[1]
+        scene, size = rt.reconstruct(subject.picture, background="keep"), subject.truth.shape[1]
         shown = range(0, len(subject.cameras), max(1, len(subject.cameras) // 4))
         pixels = Image.fromarray(to_bytes(subject.picture)).resize((size, size))
         tiles = [np.asarray(pixels, np.float32) / 255]

@@ -92,13 +92,13 @@ def references(model: WaveletTriplaneDiffusion) -> list[Reference]:
 def check_path(expected: Sequence[Reference], bundle: Path, precision: str) -> Iterator[Check]:
     """Compares the runtime on a bundle with PyTorch, from the picture to the triplane and to the drawn view."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", runtime.BackgroundWarning)
         warnings.simplefilter("ignore", runtime.UntrainedWarning)
         with runtime.load(bundle, backend="cpu", precision=precision) as rt:
             pictures = example_images(max(BATCHES), rt.bundle.image_size)
             for reference in expected:
                 batch, steps = reference.batch, reference.steps
-                scenes = rt.reconstruct(pictures[:batch], steps=steps, seed=list(range(batch)), sampler=SAMPLER)
+                options: dict[str, Any] = {"steps": steps, "seed": list(range(batch)), "sampler": SAMPLER}
+                scenes = rt.reconstruct(pictures[:batch], background="keep", **options)
                 what = f"batch {batch}, {steps} steps"
                 yield compare(f"triplane, {what}", np.stack([s.triplane for s in scenes]), reference.triplanes)
                 views = np.stack([scene.render(_CAMERA, image_size=64).rgb for scene in scenes])

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from runtime.errors import ProjectError
+from runtime.file_kinds import format_name
 from runtime.files import atomic_write
 
 
@@ -48,8 +49,10 @@ def read_checkpoint(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str,
         with safe_open(path, framework="pt") as file:
             texts = file.metadata() or {}
             weights = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as a safetensors checkpoint ({error}).") from error
+    except OSError as error:
+        raise CheckpointError(f"There is no checkpoint to read at {path} ({error.strerror or error}).") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no safetensors checkpoint: {_kind(path) or error}.") from error
     found = texts.pop("format", "unmarked")
     if found != kind:
         raise CheckpointError(f"{path} is no checkpoint of format {kind}, but {found}.")
@@ -57,3 +60,10 @@ def read_checkpoint(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str,
         return weights, {name: json.loads(text) for name, text in texts.items()}
     except ValueError as error:
         raise CheckpointError(f"{path} has a damaged header ({error}).") from error
+
+
+def _kind(path: Path) -> str | None:
+    """What a file is instead, None where its beginning does not say."""
+    with path.open("rb") as file:
+        known = format_name(file.read(4096))
+    return f"it is a {known}" if known else None

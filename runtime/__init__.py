@@ -26,6 +26,7 @@ from .errors import (
     BundleError,
     CameraError,
     ClosedError,
+    FramingWarning,
     ImageError,
     OptionError,
     ThreadsWarning,
@@ -48,6 +49,7 @@ __all__ = [
     "CameraError",
     "ClosedError",
     "Frame",
+    "FramingWarning",
     "ImageError",
     "Mesh",
     "OptionError",
@@ -72,15 +74,26 @@ _default: Runtime | None = None
 _default_lock = threading.Lock()
 
 
+def _forget_default() -> None:
+    """A forked child loads a runtime of its own."""
+    global _default, _default_lock
+    _default, _default_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_default)
+
+
 def load(
     bundle: str | Path | None = None,
     backend: str = "auto",
     precision: str | None = None,
     threads: int | None = None,
     memory_limit: int | None = None,
+    background_model: str | Path | None = None,
 ) -> Runtime:
     """Loads a bundle; the arguments are those of `Runtime`."""
-    return Runtime(bundle, backend, precision, threads, memory_limit)
+    return Runtime(bundle, backend, precision, threads, memory_limit, background_model)
 
 
 def render(image: ImageInput | ImageBatch, **options: Any) -> NDArray[np.uint8]:

@@ -226,6 +226,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
     digest = manifest.get("sha256")
     if not isinstance(digest, str) or len(digest) != 64 or manifest_digest(raw, digest) != digest:
+        if isinstance(digest, str) and manifest_digest(raw.replace(b"\r\n", b"\n"), digest) == digest:
+            raise BundleError(
+                f"{path} has Windows line endings, and its sha256 is of the file without them.",
+                "Clone again with `git -c core.autocrlf=false clone ...`: bundles are not to be changed by git.",
+            )
         raise BundleError(f"{path} was altered: its content does not match its own sha256.", _REMEDY)
     return manifest
 

@@ -1,7 +1,8 @@
-"""The command line: `python -m runtime render|info|doctor|bench`."""
+"""The command line: `wavelet-triplane render|info|doctor|bench`, or `python -m runtime`."""
 
 from __future__ import annotations
 
+import glob
 import statistics
 import sys
 import warnings
@@ -10,45 +11,50 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
-from PIL import Image
 
-from .errors import OptionError, WaveletTriplaneError
-from .files import atomic_write
+from .backends import BACKENDS
+from .commands import one_sentence_errors, say, say_error
+from .errors import OptionError
 from .geometry.cameras import AZIMUTH, ELEVATION, Camera
+from .outputs import check_targets, remove_stale, save_png
 from .pipeline import Runtime
+from .preprocessing import BACKGROUNDS
 from .profiling import record_times
-from .scene import Frame
+from .scene import MAX_FRAMES, Frame
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 # Rich takes time to import: only what draws a table or a progress bar does so.
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="One picture in, a 3-D object out.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="One image in, a 3-D object out.")
 
 Bundle = Annotated[Path | None, typer.Option(help="Folder of a bundle; the shipped one by default.")]
-BackendName = Annotated[str, typer.Option("--backend", help="auto, tensorrt, cuda or cpu.")]
+BackendName = Annotated[str, typer.Option("--backend", help=f"{', '.join(BACKENDS)}.")]
 Precision = Annotated[str | None, typer.Option(help="A variant of the bundle.")]
 Threads = Annotated[int | None, typer.Option(help="Computing threads on a CPU; all cores by default.")]
 MemoryLimit = Annotated[int | None, typer.Option(help="MiB that drawing may take; 256 by default.")]
 Steps = Annotated[int | None, typer.Option(help="Sampling steps; the bundle's default if left out.")]
 Sampler = Annotated[str | None, typer.Option(help="ddim, dpmpp_2m, euler or ddpm.")]
-Size = Annotated[int, typer.Option(help="Side of the drawn pictures in pixels.")]
+Size = Annotated[int, typer.Option(help="Side of the drawn views in pixels.")]
 Samples = Annotated[int, typer.Option(help="Samples per ray.")]
 
 
 @app.command()
 def render(
-    image: Annotated[Path, typer.Argument(help="A picture of one object, best with a transparent background.")],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out"),
+    image: Annotated[Path, typer.Argument(help="An image of one object; - reads standard input.")],
+    out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("out"),
     orbit: Annotated[int, typer.Option(help="Also draw this many views around the object.")] = 0,
     mesh: Annotated[bool, typer.Option("--mesh", help="Also write the surface as a GLB file.")] = False,
+    background: Annotated[str, typer.Option(help=f"{', '.join(BACKGROUNDS)}: what to do with an opaque one.")] = "auto",
+    mask: Annotated[Path | None, typer.Option(help="Image of the object's mask, white on black.")] = None,
+    background_model: Annotated[str | None, typer.Option(help="For rembg: one of its models, or an ONNX file.")] = None,
+    save_input: Annotated[bool, typer.Option("--save-input", help="Also write what the model was given.")] = False,
     azimuth: Annotated[float, typer.Option(help="Camera angle in degrees, from +z towards +x.")] = AZIMUTH,
     elevation: Annotated[float, typer.Option(help="Camera angle in degrees above the ground.")] = ELEVATION,
     size: Size = 128,
     samples: Samples = 64,
+    exact: Annotated[bool, typer.Option("--exact", help="Query every sample: slow, for comparison.")] = False,
     steps: Steps = None,
     seed: Annotated[int, typer.Option(help="Seed of the diffusion's noise.")] = 0,
     sampler: Sampler = None,
@@ -57,31 +63,39 @@ def render(
     precision: Precision = None,
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that others wrote, too.")] = False,
     times: Annotated[bool, typer.Option("--times", help="Print the seconds of each stage.")] = False,
 ) -> None:
-    """Reconstructs the object in a picture and draws it."""
+    """Reconstructs the object in an image and draws it."""
     if orbit < 0:
         raise OptionError(f"--orbit must be 0 or more, not {orbit}.", "Leave it out for a single view.")
-    single = out / f"{image.stem}.png"
+    stem = "stdin" if str(image) == "-" else image.stem
+    single = out / f"{stem}.png"
     if single.exists() and image.exists() and single.samefile(image):
         raise OptionError(f"The result would overwrite the input {image}.", "Name another folder with --out.")
-    with _open(bundle, backend, precision, threads, memory_limit) as rt, record_times() as recorded:
+    views = [out / f"{stem}_orbit_{index:03d}.png" for index in range(min(orbit, MAX_FRAMES))]
+    surface_file, input_file = out / f"{stem}.glb", out / f"{stem}_input.png"
+    optional = [path for path, wanted in ((surface_file, mesh), (input_file, save_input)) if wanted]
+    check_targets([single, *views, *optional], overwrite)
+    with _open(bundle, backend, precision, threads, memory_limit, background_model) as rt, record_times() as recorded:
         camera = Camera.orbit(azimuth, elevation)
-        scene = rt.reconstruct(image, steps, seed, sampler)
+        scene = rt.reconstruct(image, steps, seed, sampler, background, mask)
         # All that can fail comes before the first file is written.
         frames = scene.orbit(orbit, elevation, image_size=size, num_samples=samples) if orbit else ()
         surface = scene.mesh() if mesh else None
-        first = scene.render(camera, size, samples)
-        _save(first.to_uint8(), single)
-        written = [single]
-        for index, frame in enumerate(_with_progress(frames, orbit)):
-            written.append(out / f"{image.stem}_orbit_{index:03d}.png")
-            _save(frame.to_uint8(), written[-1])
+        first = scene.render(camera, size, samples, exact=exact)
+        save_png(first.to_uint8(), single)
+        for frame, path in zip(_with_progress(frames, orbit), views, strict=True):
+            save_png(frame.to_uint8(), path)
+        if orbit:
+            remove_stale(out, f"{glob.escape(stem)}_orbit_[0-9]*.png", views)
         if surface is not None:
-            written.append(out / f"{image.stem}.glb")
-            surface.save(written[-1])
+            surface.save(surface_file)
+        if save_input and scene.source is not None:
+            save_png(scene.source.to_uint8(), input_file)
+    written = [single, *views, *optional]
     several = f" to {written[-1]}, {len(written)} files" if len(written) > 1 else ""
-    typer.echo(f"Wrote {written[0]}{several} ({rt.backend.name}, {rt.precision}).")
+    say(f"Wrote {written[0]}{several} ({rt.backend.name}, {rt.precision}).")
     if times:
         _print_table(_stage_table(recorded))
 
@@ -121,14 +135,14 @@ def doctor() -> None:
     findings = list(examine())
     for finding in findings:
         mark = {True: "ok", None: "-", False: "FAIL"}[finding.good]
-        typer.echo(f"{mark:5}{finding.subject:16}{finding.detail}")
+        say(f"{mark:5}{finding.subject:16}{finding.detail}")
     if any(finding.good is False for finding in findings):
         raise typer.Exit(1)
 
 
 @app.command()
 def bench(
-    image: Annotated[Path, typer.Argument(help="A picture to time with.")],
+    image: Annotated[Path, typer.Argument(help="An image to time with.")],
     runs: Annotated[int, typer.Option(help="Timed runs, after one that is not counted.")] = 5,
     size: Size = 128,
     samples: Samples = 64,
@@ -153,35 +167,30 @@ def bench(
 
 def main() -> None:
     """Runs the command line; a failure prints one sentence and exits with 1, bad usage with 2."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: typer.echo(f"note: {message}", err=True)
-        try:
-            app()
-        except WaveletTriplaneError as error:
-            typer.echo(f"error: {error}", err=True)
-            sys.exit(1)
-        except OSError as error:
-            typer.echo(f"error: {error.filename or 'input and output'}: {error.strerror or error}.", err=True)
-            sys.exit(1)
+    with warnings.catch_warnings(), one_sentence_errors():
+        # Of each warning the sentence is enough, and all of them are shown.
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_: say_error(f"note: {message}")
+        app()
 
 
 @contextmanager
 def _open(
-    bundle: Path | None, backend: str, precision: str | None, threads: int | None, memory_limit: int | None
+    bundle: Path | None,
+    backend: str,
+    precision: str | None,
+    threads: int | None,
+    memory_limit: int | None,
+    background_model: str | None = None,
 ) -> Iterator[Runtime]:
     """A runtime for the rest of the process: closing it would free piece by piece what ends with the command."""
-    rt = Runtime(bundle, backend, precision, threads, None if memory_limit is None else memory_limit << 20)
+    limit = None if memory_limit is None else memory_limit << 20
+    rt = Runtime(bundle, backend, precision, threads, limit, background_model)
     try:
         yield rt
     except BaseException:
         rt.close()
         raise
-
-
-def _save(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Writes a PNG, whole or not at all."""
-    with atomic_write(path) as partial:
-        Image.fromarray(pixels).save(partial, "PNG")
 
 
 def _with_progress(frames: Iterable[Frame], total: int) -> Iterable[Frame]:
@@ -197,7 +206,10 @@ def _with_progress(frames: Iterable[Frame], total: int) -> Iterable[Frame]:
 def _print_table(table: Table) -> None:
     from rich.console import Console
 
-    Console(highlight=False, soft_wrap=True).print(table)
+    console = Console(highlight=False, soft_wrap=True)
+    with console.capture() as captured:
+        console.print(table)
+    say(captured.get().rstrip("\n"))
 
 
 def _stage_table(times: dict[str, list[float]]) -> Table:

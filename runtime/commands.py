@@ -22,9 +22,11 @@ def say(text: str, stream: TextIO | None = None) -> None:
     target = sys.stdout if stream is None else stream
     if target is None:
         return
-    with contextlib.suppress(OSError, ValueError):
-        encoding = getattr(target, "encoding", None) or "utf-8"
+    encoding = getattr(target, "encoding", None) or "utf-8"
+    try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=target, flush=True)
+    except (OSError, ValueError):
+        _abandon(target)
 
 
 def say_error(text: str) -> None:
@@ -68,5 +70,10 @@ def leave_without_flushing() -> None:
         try:
             stream.flush()
         except (OSError, ValueError):
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            _abandon(stream)
+
+
+def _abandon(stream: TextIO) -> None:
+    """Lets what a stream could not write, and all that follows, go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

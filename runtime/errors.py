@@ -64,6 +64,10 @@ class BackgroundWarning(UserWarning):
     """An opaque picture: its background was not removed, and becomes part of the object."""
 
 
+class FramingWarning(UserWarning):
+    """Parts of the image were left out of the frame, which would have been larger with them."""
+
+
 class UntrainedWarning(UserWarning):
     """The bundle's weights come from a random seed: what it reconstructs means nothing."""
 

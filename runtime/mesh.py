@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .array_record import ArrayRecord
 from .errors import OptionError, install_hint
 from .files import atomic_write
+from .outputs import MARK
 from .rendering.field import Field
 from .rendering.occupancy import OUTSIDE_LOGIT, OccupancyGrid, on_lattice, to_logit
 from .rendering.parallel import Tasks
@@ -19,8 +21,8 @@ Array = NDArray[np.float32]
 FORMATS = (".glb", ".ply", ".obj")
 
 
-@dataclass(frozen=True)
-class Mesh:
+@dataclass(frozen=True, eq=False)
+class Mesh(ArrayRecord):
     """A closed triangle mesh in the scene's frame: y up, counter-clockwise triangles seen from outside.
 
     Attributes:
@@ -144,6 +146,7 @@ def _linear(srgb: Array) -> Array:
 def _add_material(tree: dict[str, Any]) -> None:
     """Gives every primitive a matt white material, which viewers multiply with the vertex colours."""
     surface = {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 0.0, "roughnessFactor": 1.0}
+    tree["asset"]["generator"] = MARK
     tree["materials"] = [{"name": "vertex colours", "pbrMetallicRoughness": surface}]
     for mesh in tree["meshes"]:
         for primitive in mesh["primitives"]:

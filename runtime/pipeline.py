@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,13 @@ from .diffusion.noise import seeds_of
 from .diffusion.plan import SamplingPlan
 from .errors import ClosedError, ImageError, OptionError, UntrainedWarning, warn_caller
 from .geometry.cameras import Camera
-from .preprocessing import ImageBatch, ImageInput, prepare_image
+from .preprocessing import ImageBatch, ImageInput, PreparedImage, prepare
+from .processes import check_process, hold_over_fork
 from .profiling import stage
 from .scene import MAX_SAMPLES, Scene
+
+if TYPE_CHECKING:
+    from .preprocessing.matting import Matting
 
 DEFAULT_MEMORY = 256 << 20
 _LEAST_MEMORY = 16 << 20
@@ -38,6 +43,8 @@ class Runtime:
         memory_limit: bytes that drawing a view may take beside the loaded model and the picture itself; None for
             256 MiB. A lower limit costs time, not quality.
 
+        background_model: for background="rembg": a name that rembg knows, or the path of an ONNX file; None for u2net.
+
     Attributes:
         bundle: what was loaded.
         precision: its variant that runs.
@@ -55,6 +62,7 @@ class Runtime:
         precision: str | None = None,
         threads: int | None = None,
         memory_limit: int | None = None,
+        background_model: str | Path | None = None,
     ) -> None:
         limit = DEFAULT_MEMORY if memory_limit is None else memory_limit
         self.memory_limit = whole_number(
@@ -64,57 +72,43 @@ class Runtime:
         self.precision = self.bundle.check_precision(precision)
         self._schedule = self.bundle.schedule
         self.backend, self.reason = open_backend(backend, self.bundle, self.precision, threads)
-        self._closed = False
+        self._closed, self._process = False, os.getpid()
+        hold_over_fork(self.backend)
+        self._background_model = background_model
+        self._matting: Matting | None = None
         if not self.bundle.trained:
             warn_caller(
                 f"The bundle {self.bundle.name!r} is untrained: what it reconstructs means nothing.", UntrainedWarning
             )
 
     @overload
-    def reconstruct(
-        self,
-        image: ImageBatch,
-        steps: int | None = None,
-        seed: int | Sequence[int] = 0,
-        sampler: str | None = None,
-    ) -> list[Scene]: ...
+    def reconstruct(self, image: ImageBatch, *args: Any, **options: Any) -> list[Scene]: ...
     @overload
-    def reconstruct(
-        self,
-        image: ImageInput,
-        steps: int | None = None,
-        seed: int | Sequence[int] = 0,
-        sampler: str | None = None,
-    ) -> Scene: ...
-    @overload
+    def reconstruct(self, image: ImageInput, *args: Any, **options: Any) -> Scene: ...
     def reconstruct(
         self,
         image: ImageInput | ImageBatch,
         steps: int | None = None,
         seed: int | Sequence[int] = 0,
         sampler: str | None = None,
-    ) -> Scene | list[Scene]: ...
-    def reconstruct(
-        self,
-        image: ImageInput | ImageBatch,
-        steps: int | None = None,
-        seed: int | Sequence[int] = 0,
-        sampler: str | None = None,
+        background: str = "auto",
+        mask: ImageInput | ImageBatch | None = None,
     ) -> Scene | list[Scene]:
         """Coarse stage, diffusion and inverse wavelet transform: paid once, then looked at from anywhere.
 
         Args:
-            image: a path, bytes, a PIL image or an array, as in `images.prepare_image`; or a list of them.
+            image: a path, bytes, a file object, a PIL image or an array, as in `preprocessing.to_rgba`; or a list.
             steps: sampling steps, 1 to T; None for the bundle's default.
             seed: of the diffusion's noise; for a list one for all, or one each.
             sampler: "ddim", "dpmpp_2m", "euler" or "ddpm"; None for the bundle's default.
+            background: "auto", "keep", "plain" or "rembg", as in `preprocessing.prepare`.
+            mask: of the object, of any kind that an image may be; for a list a list.
 
         Returns:
             A scene; a list gives a list. An item's scene does not depend on its neighbours in the list.
         """
-        if isinstance(image, list | tuple):
-            return list(self._scenes(list(image), steps, seed, sampler))
-        return next(self._scenes([image], steps, seed, sampler))
+        scenes = self._scenes(image, steps, seed, sampler, background, mask)
+        return list(scenes) if isinstance(image, list | tuple) else next(scenes)
 
     def render(
         self,
@@ -126,11 +120,13 @@ class Runtime:
         seed: int | Sequence[int] = 0,
         sampler: str | None = None,
         exact: bool = False,
+        background: str = "auto",
+        mask: ImageInput | ImageBatch | None = None,
     ) -> NDArray[np.uint8]:
         """Reconstructs and draws in one call.
 
         Args:
-            image, steps, seed, sampler: as in `reconstruct`.
+            image, steps, seed, sampler, background, mask: as in `reconstruct`.
             camera, image_size, num_samples, exact: as in `Scene.render`.
 
         Returns:
@@ -138,13 +134,12 @@ class Runtime:
         """
         image_sides(image_size)
         whole_number("num_samples", num_samples, 1, MAX_SAMPLES)
-        images = list(image) if isinstance(image, list | tuple) else [image]
 
         def view(scene: Scene) -> NDArray[np.uint8]:
             return scene.render(camera, image_size, num_samples, exact=exact).to_uint8()
 
         # A scene is drawn when it is made, and gone before the next is: a list takes no more memory than its group.
-        drawn = list(map(view, self._scenes(images, steps, seed, sampler)))
+        drawn = list(map(view, self._scenes(image, steps, seed, sampler, background, mask)))
         return np.stack(drawn) if isinstance(image, list | tuple) else drawn[0]
 
     def scene(self, triplane: Array) -> Scene:
@@ -178,7 +173,8 @@ class Runtime:
         """Gives the backend's memory back. Scenes made by this runtime cannot be drawn any more."""
         if not self._closed:
             self._closed = True
-            self.backend.close()
+            if self._process == os.getpid():  # Threads and devices belong to the process that opened them.
+                self.backend.close()
 
     def __enter__(self) -> Runtime:
         return self
@@ -189,28 +185,71 @@ class Runtime:
         self.close()
 
     def _scenes(
-        self, images: list[ImageInput], steps: int | None, seed: int | Sequence[int], sampler: str | None
+        self,
+        image: ImageInput | ImageBatch,
+        steps: int | None,
+        seed: int | Sequence[int],
+        sampler: str | None,
+        background: str,
+        mask: ImageInput | ImageBatch | None,
     ) -> Iterator[Scene]:
-        if self._closed:
-            raise ClosedError("This runtime is closed.", "Load a new one with runtime.load().")
+        self._check_usable()
+        several = isinstance(image, list | tuple)
+        images: list[Any] = [*image] if isinstance(image, list | tuple) else [image]
         if not images:
-            raise ImageError("The list of pictures is empty.", "Give at least one.")
+            raise ImageError("The list of images is empty.", "Give at least one.")
+        masks: list[Any] = list(mask) if several and isinstance(mask, list | tuple) else [mask] * len(images)
+        if len(masks) != len(images) or (several and mask is not None and not isinstance(mask, list | tuple)):
+            raise OptionError(f"There are {len(images)} images, and not one mask for each.", "Give a list of masks.")
         plan, seeds = self.plan(steps, sampler), seeds_of(seed, len(images))
         with stage("image"):
-            prepared = self._prepared(images)
+            prepared = self._prepared(images, masks, background)
         for start in range(0, len(prepared), self.backend.largest_group):
             group = slice(start, start + self.backend.largest_group)
-            for values, key in self.backend.triplanes(np.stack(prepared[group]), plan, seeds[group]):
-                yield self._scene(values, key)
+            pixels = np.stack([item.pixels for item in prepared[group]])
+            made = self.backend.triplanes(pixels, plan, seeds[group])
+            for item, (values, key) in zip(prepared[group], made, strict=True):
+                yield self._scene(values, key, item)
 
-    def _scene(self, triplane: Array, key: int | None = None) -> Scene:
+    def _scene(self, triplane: Array, key: int | None = None, source: PreparedImage | None = None) -> Scene:
         """A scene of a triplane that nobody else writes to."""
         triplane.setflags(write=False)
         bundle = self.bundle
-        return Scene(self.backend, triplane, self.memory_limit, bundle.density_scale, bundle.sensitivity, key)
+        return Scene(self.backend, triplane, self.memory_limit, bundle.density_scale, bundle.sensitivity, key, source)
 
-    def _prepared(self, images: list[ImageInput]) -> list[Array]:
-        """Each as the model wants it: (3, S, S). Pillow works without the interpreter's lock."""
+    def _prepared(self, images: list[Any], masks: list[Any], background: str) -> list[PreparedImage]:
+        """Each as the model wants it, side by side: Pillow works without the interpreter's lock."""
+        matting = self._matting_for(background)
+        size, ratio = self.bundle.image_size, self.bundle.framing
+        names = [f"Image {n} of {len(images)}: " if len(images) > 1 else "" for n in range(1, len(images) + 1)]
+
+        def prepare_one(name: str, image: Any, mask: Any) -> PreparedImage:
+            try:
+                return prepare(image, size, ratio, background, mask, matting)
+            except ImageError as error:
+                raise ImageError(f"{name}{error.cause}", error.remedy) from error
+
         workers = self.backend.workers if len(images) > 1 else None
-        at_once = map if workers is None else workers.map
-        return list(at_once(lambda each: prepare_image(each, self.bundle.image_size, self.bundle.framing), images))
+        run = map if workers is None else workers.map
+        found = list(run(prepare_one, names, images, masks))
+        for name, item in zip(names, found, strict=True):
+            for text, category in item.notes:
+                warn_caller(f"{name}{text}", category)
+        return found
+
+    def _matting_for(self, background: str) -> Matting | None:
+        """The network that removes backgrounds, opened once; None where none is wanted, or installed."""
+        if background not in ("auto", "rembg"):
+            return None
+        if self._matting is None:
+            from .preprocessing.matting import Matting, matting_or_none
+
+            gpu = ("CUDAExecutionProvider",) if self.backend.name in ("cuda", "tensorrt") else ()
+            make = Matting if background == "rembg" else matting_or_none
+            self._matting = make(self._background_model, (*gpu, "CPUExecutionProvider"))
+        return self._matting
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ClosedError("This runtime is closed.", "Load a new one with runtime.load().")
+        check_process(self._process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arguments import image_sides, rgb_colour, whole_number
+from .array_record import ArrayRecord
 from .backends.base import Backend
 from .errors import CameraError
 from .geometry.cameras import DISTANCE, ELEVATION, FOV, Camera
 from .geometry.rays import Rays, camera_rays
 from .mesh import Mesh, extract_mesh
+from .preprocessing import PreparedImage
+from .processes import check_process
 from .profiling import stage
 from .rendering.field import DrawingField
 from .rendering.marching import SAMPLES_AT_ONCE, march, march_dense, row_costs
@@ -25,13 +29,13 @@ Array = NDArray[np.float32]
 # Rays to colour (R, 3) premultiplied, alpha and depth (R,), as `marching.march` has them.
 Shade = Callable[[Rays], tuple[Array, Array, Array]]
 
-MAX_SAMPLES = 4096
+MAX_SAMPLES, MAX_FRAMES = 4096, 100_000
 # From so many samples on, in all and of a ray, a finer grid spares a view about what it costs, and the next ones more.
 _MANY_SAMPLES, _FINE_SAMPLES = 1 << 22, 96
 
 
-@dataclass(frozen=True)
-class Frame:
+@dataclass(frozen=True, eq=False)
+class Frame(ArrayRecord):
     """A drawn view.
 
     Attributes:
@@ -54,6 +58,7 @@ class Scene:
 
     Attributes:
         triplane: (3, C, 2R, 2R) float32, read-only.
+        source: what the model was given; None where the triplane comes from elsewhere.
     """
 
     def __init__(
@@ -64,7 +69,9 @@ class Scene:
         density_scale: float,
         sensitivity: Sequence[float],
         key: int | None = None,
+        source: PreparedImage | None = None,
     ) -> None:
+        self.source, self._process = source, os.getpid()
         self.triplane, self._sensitivity = triplane, sensitivity
         self._field, self._density_scale = backend.field(triplane, key), density_scale
         self._tasks = Tasks.within(memory_limit, triplane.shape[1], backend.workers, backend.threads)
@@ -93,6 +100,7 @@ class Scene:
         Raises:
             OptionError, CameraError: an argument out of range.
         """
+        check_process(self._process)
         height, width = image_sides(image_size)
         whole_number("num_samples", num_samples, 1, MAX_SAMPLES)
         if camera is not None and not isinstance(camera, Camera):
@@ -130,7 +138,7 @@ class Scene:
         num_samples: int = 64,
     ) -> Iterator[Frame]:
         """Draws the object from `frames` cameras evenly around it, from azimuth 0 towards +x, one at a time."""
-        whole_number("frames", frames, 1, 100_000)
+        whole_number("frames", frames, 1, MAX_FRAMES)
         cameras = [Camera.orbit(360 * i / frames, elevation, distance, fov) for i in range(frames)]
         return (self.render(camera, image_size, num_samples) for camera in cameras)
 
@@ -143,6 +151,7 @@ class Scene:
         Raises:
             OptionError: out of range, no surface, or the extra [mesh] is not installed.
         """
+        check_process(self._process)
         whole_number("resolution", resolution, 8, 512, "The default is 128.")
         with stage("mesh"):
             return extract_mesh(self._field, self._prepared(), resolution, self._density_scale, self._tasks)

@@ -166,6 +166,8 @@ def load_config(path: Path) -> TrainConfig:
 
 def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
     known = {f.name for f in fields(kind)}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} must be a table, not {values!r}.")
     unknown = set(values) - known
     if unknown:
         raise ConfigError(f"{where} has unknown keys {sorted(unknown)}; there are {sorted(known)}.")
@@ -181,5 +183,5 @@ def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
         return kind(**nested)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}.") from None
+    except (TypeError, ValueError, AttributeError) as error:  # A key that lacks, or a value of another type.
+        raise ConfigError(f"{where}: a value is missing or of the wrong type ({error}).") from None

@@ -40,7 +40,7 @@ def test_the_script_turns_a_checkpoint_into_a_bundle_that_follows_pytorch(tiny_m
                 images = torch.from_numpy(np.stack(pictures[:batch])).permute(0, 3, 1, 2) / 127.5 - 1
                 with torch.no_grad():
                     expected = model(images, True, steps=steps, seed=11)
-                scenes = rt.reconstruct(pictures[:batch], steps=steps, seed=11)
+                scenes = rt.reconstruct(pictures[:batch], steps=steps, seed=11, background="keep")
                 for row, scene in enumerate(scenes):
                     assert psnr(scene.triplane, expected["triplane_highres"][row].numpy()) >= 60
                     drawn = scene.render(image_size=64, num_samples=64).rgb.transpose(2, 0, 1)
@@ -52,7 +52,9 @@ def test_every_sampler_follows_pytorch(tiny_model, tiny_runtime, pictures, sampl
     images = torch.from_numpy(np.stack(pictures[:2])).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
         expected = tiny_model(images, True, steps=5, seed=[1, 2], sampler=sampler)["triplane_highres"].numpy()
-    for row, scene in enumerate(tiny_runtime.reconstruct(pictures[:2], steps=5, seed=[1, 2], sampler=sampler)):
+    for row, scene in enumerate(
+        tiny_runtime.reconstruct(pictures[:2], steps=5, seed=[1, 2], sampler=sampler, background="keep")
+    ):
         assert psnr(scene.triplane, expected[row]) >= 60
 
 
@@ -127,7 +129,7 @@ def test_the_shipped_bundle_belongs_to_this_code():
         with torch.no_grad():
             images = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
             expected = model(images, True, steps=1)["triplane_highres"][0].numpy()
-        assert psnr(rt.reconstruct(pictures[0], steps=1).triplane, expected) >= 60
+        assert psnr(rt.reconstruct(pictures[0], steps=1, background="keep").triplane, expected) >= 60
         assert rt.bundle.manifest["parameters"] == sum(p.numel() for p in model.parameters())
 
 
@@ -150,7 +152,9 @@ def test_the_shipped_int8_draws_as_pytorch_does_row_by_row():
         planes = model(images, True, steps=1)["triplane_highres"]
         expected = model.renderer.render_volume(planes, 64, 64, camera).permute(0, 2, 3, 1).numpy()
         for batch in BATCHES:
-            for scene, wanted in zip(rt.reconstruct(pictures[:batch], steps=1), expected, strict=False):
+            for scene, wanted in zip(
+                rt.reconstruct(pictures[:batch], steps=1, background="keep"), expected, strict=False
+            ):
                 assert psnr(scene.render(camera, 64).rgb, wanted, peak=1.0) >= PARITY_DB["int8"]
         checked = {check["what"] for check in rt.bundle.manifest["precisions"]["int8"]["parity"]["checks"]}
     assert {f"picture, batch {batch}, {steps} steps" for batch in BATCHES for steps in (1, 4, 20)} <= checked

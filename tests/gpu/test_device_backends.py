@@ -80,9 +80,9 @@ def test_every_row_of_a_batch_is_drawn_as_on_the_cpu(bundle, backend, precision)
     camera = runtime.Camera.orbit(azimuth=50)
     with opened(bundle, backend, precision) as rt, runtime.load(bundle, backend="cpu", precision="float32") as cpu:
         for batch in BATCHES:
-            scenes = rt.reconstruct(pictures[:batch], steps=4, seed=3)
+            scenes = rt.reconstruct(pictures[:batch], steps=4, seed=3, background="keep")
             for scene, image in zip(scenes, pictures, strict=False):
-                wanted = cpu.reconstruct(image, steps=4, seed=3).render(camera, 64).rgb
+                wanted = cpu.reconstruct(image, steps=4, seed=3, background="keep").render(camera, 64).rgb
                 assert psnr(scene.render(camera, 64).rgb, wanted, peak=1.0) >= PARITY_DB[precision]
 
 
@@ -90,22 +90,24 @@ def test_every_row_of_a_batch_is_drawn_as_on_the_cpu(bundle, backend, precision)
 def test_every_run_gives_the_same_bytes_captured_where_it_can_be(bundle, backend):
     with opened(bundle, backend) as rt:
         image = example_images(1, 256)[0]
-        first = rt.reconstruct(image, steps=4).triplane
+        first = rt.reconstruct(image, steps=4, background="keep").triplane
         assert rt.backend.fallback is None
         for _ in range(3):
-            np.testing.assert_array_equal(rt.reconstruct(image, steps=4).triplane, first)
+            np.testing.assert_array_equal(rt.reconstruct(image, steps=4, background="keep").triplane, first)
 
 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
 def test_a_replay_reads_its_inputs_whatever_thread_asks(bundle, backend):
     first, second = example_images(2, 256)
     with opened(bundle, backend) as rt, runtime.load(bundle, backend="cpu") as cpu:
-        rt.reconstruct(first, steps=4, seed=1)
-        wanted, found = cpu.reconstruct(second, steps=4, seed=2).render().rgb, []
-        thread = threading.Thread(target=lambda: found.append(rt.reconstruct(second, steps=4, seed=2)))
+        rt.reconstruct(first, steps=4, seed=1, background="keep")
+        wanted, found = cpu.reconstruct(second, steps=4, seed=2, background="keep").render().rgb, []
+        thread = threading.Thread(
+            target=lambda: found.append(rt.reconstruct(second, steps=4, seed=2, background="keep"))
+        )
         thread.start()
         thread.join()
-        found.append(rt.reconstruct(second, steps=4, seed=2))
+        found.append(rt.reconstruct(second, steps=4, seed=2, background="keep"))
         for scene in found:
             assert psnr(scene.render().rgb, wanted, peak=1.0) >= PARITY_DB["float32"]
 
@@ -114,12 +116,12 @@ def test_a_replay_reads_its_inputs_whatever_thread_asks(bundle, backend):
 def test_threads_do_not_disturb_one_another(bundle, backend):
     with opened(bundle, backend) as rt:
         pictures = example_images(3, 256)
-        wanted = [rt.reconstruct(image, steps=2).triplane for image in pictures]
+        wanted = [rt.reconstruct(image, steps=2, background="keep").triplane for image in pictures]
         found = [None] * 3
 
         def work(index):
             for _ in range(3):
-                found[index] = rt.reconstruct(pictures[index], steps=2).triplane
+                found[index] = rt.reconstruct(pictures[index], steps=2, background="keep").triplane
 
         threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]
         for thread in threads:

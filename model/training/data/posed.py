@@ -16,20 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from runtime.errors import CameraError, ProjectError
+from runtime.errors import CameraError
 from runtime.files import atomic_write
 from runtime.geometry.cameras import Camera
+from runtime.preprocessing.regions import touching_border
 
 from .drawing import OrthographicViews
+from .transforms import DEPTH_UNIT, TRANSFORMS, DataError, has_transforms, read_transforms
 
 _Z_UP_TO_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
-TRANSFORMS = "transforms.json"
+# An opaque view's background differs by no more; the object may reach the border on this share of it.
+_EVEN, _BORDER_OBJECT = 8, 0.25
 ORTHOGRAPHIC, ORTHOGRAPHIC_DEPTH = "orthographic.png", "orthographic_depth.png"
-_DEPTH_UNIT = 1e-4
-
-
-class DataError(ProjectError, ValueError):
-    """A data set that is missing something, or holds what cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +64,15 @@ class ViewFiles:
     orthographic: Path | None
 
     def rgba(self, view: int) -> NDArray[np.uint8]:
-        """(S, S, 4) uint8. Raises `DataError` for a damaged picture or one that is not square."""
-        pixels = _read(self.pictures[view], "RGBA")
-        if pixels.shape[0] != pixels.shape[1]:
-            raise DataError(f"{self.pictures[view]} is {pixels.shape[1]}x{pixels.shape[0]}: views must be square.")
-        return pixels
+        """(S, S, 4) uint8, padded to a square, an even background removed. Raises `DataError` for damaged ones."""
+        return _squared(without_background(_read(self.pictures[view], "RGBA"), self.pictures[view]))
 
     def depth(self, view: int) -> NDArray[np.float32]:
         """(S, S) float32, as in `PosedViews`."""
         values = _read(self.depths[view])
-        if values.ndim != 2 or values.shape[0] != values.shape[1]:
-            raise DataError(f"{self.depths[view]} must be one channel of depth, square, not {values.shape}.")
-        return values.astype(np.float32) * np.float32(self.depth_unit)
+        if values.ndim != 2:
+            raise DataError(f"{self.depths[view]} must be one channel of depth, not {values.shape}.")
+        return _squared(values).astype(np.float32) * np.float32(self.depth_unit)
 
     def six_views(self) -> OrthographicViews:
         """The orthographic views. Raises `DataError` where there are none."""
@@ -105,13 +100,13 @@ def write_transforms(folder: Path, views: PosedViews) -> None:
         frame = {"file_path": f"./r_{index:03d}", "transform_matrix": (_Z_UP_TO_Y_UP.T @ camera.pose).tolist()}
         if views.depth is not None:
             name = f"./r_{index:03d}_depth.png"
-            _write(folder / name, np.round(views.depth[index] / _DEPTH_UNIT).clip(0, 65535).astype(np.uint16))
+            _write(folder / name, np.round(views.depth[index] / DEPTH_UNIT).clip(0, 65535).astype(np.uint16))
             frame["depth_file_path"] = name
         frames.append(frame)
     if views.orthographic is not None:
         _write(folder / ORTHOGRAPHIC, _joined(views.orthographic.rgba))
         _write(folder / ORTHOGRAPHIC_DEPTH, _joined(views.orthographic.depth))
-    description = {"camera_angle_x": math.radians(fovs.pop()), "depth_unit": _DEPTH_UNIT, "frames": frames}
+    description = {"camera_angle_x": math.radians(fovs.pop()), "depth_unit": DEPTH_UNIT, "frames": frames}
     # Written last and whole: a folder that has it is complete.
     with atomic_write(folder / TRANSFORMS) as partial:
         partial.write_text(json.dumps(description, indent=1))
@@ -121,7 +116,7 @@ def find_views(folder: Path, scale: float = 1.0) -> ViewFiles:
     """Finds an object's views in either layout.
 
     Args:
-        folder: with `transforms.json`, or with `intrinsics.txt`, `rgb/` and `pose/`.
+        folder: with `transforms.json` (or its splits), or with `intrinsics.txt`, `rgb/` and `pose/`.
         scale: multiplies positions and depth, to bring an object of another size into the unit sphere.
 
     Raises:
@@ -129,8 +124,9 @@ def find_views(folder: Path, scale: float = 1.0) -> ViewFiles:
     """
     depths: list[Path] = []
     unit = 0.0
-    if (folder / TRANSFORMS).is_file():
-        paths, poses, fov, depths, unit = _transforms(folder)
+    if has_transforms(folder):
+        found = read_transforms(folder)
+        paths, poses, fov, depths, unit = found.paths, found.poses, found.fov, found.depths, found.depth_unit
     elif (folder / "intrinsics.txt").is_file():
         paths, poses, fov = _srn(folder)
     else:
@@ -145,7 +141,7 @@ def find_views(folder: Path, scale: float = 1.0) -> ViewFiles:
             raise DataError(f"The camera of {path} cannot be used: {error}") from None
     missing = [path for path in (*paths, *depths) if not path.is_file()]
     if missing:
-        raise DataError(f"{missing[0]} is not there, though {folder / TRANSFORMS} names it.")
+        raise DataError(f"{missing[0]} is not there, though the cameras in {folder} name it.")
     # The six views are of the cube itself: where the object is scaled into it, they are of something else.
     known = all((folder / name).is_file() for name in (ORTHOGRAPHIC, ORTHOGRAPHIC_DEPTH))
     six = folder if scale == 1 and known else None
@@ -172,32 +168,10 @@ def object_folders(root: Path) -> list[Path]:
         below = sorted(root.iterdir())
     except OSError as error:
         raise DataError(f"{root} cannot be read as a folder ({error}).") from None
-    folders = [p for p in below if (p / TRANSFORMS).is_file() or (p / "intrinsics.txt").is_file()]
+    folders = [p for p in below if has_transforms(p) or (p / "intrinsics.txt").is_file()]
     if not folders:
         raise DataError(f"{root} holds no object: one folder each, with {TRANSFORMS} or intrinsics.txt, is expected.")
     return folders
-
-
-def _transforms(folder: Path) -> tuple[list[Path], list[NDArray[np.float64]], float, list[Path], float]:
-    try:
-        description = json.loads((folder / TRANSFORMS).read_text())
-        fov = math.degrees(description["camera_angle_x"])
-        frames = [(frame["file_path"], np.array(frame["transform_matrix"], float)) for frame in description["frames"]]
-        depths = [folder / frame["depth_file_path"] for frame in description["frames"] if "depth_file_path" in frame]
-        unit = float(description.get("depth_unit", _DEPTH_UNIT))
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / TRANSFORMS} is damaged ({error}).") from None
-    if not frames:
-        raise DataError(f"{folder / TRANSFORMS} names no frame.")
-    if any(pose.shape != (4, 4) for _, pose in frames):
-        raise DataError(f"{folder / TRANSFORMS} has a transform_matrix that is not 4x4.")
-    # Blender's exporters leave the ending out.
-    paths = [folder / name if Path(name).suffix == ".png" else folder / f"{name}.png" for name, _ in frames]
-    if len(depths) not in (0, len(frames)):
-        raise DataError(
-            f"{folder / TRANSFORMS} names depth for {len(depths)} of its {len(frames)} frames: all or none."
-        )
-    return paths, [pose for _, pose in frames], fov, depths, unit
 
 
 def _srn(folder: Path) -> tuple[list[Path], list[NDArray[np.float64]], float]:
@@ -213,6 +187,42 @@ def _srn(folder: Path) -> tuple[list[Path], list[NDArray[np.float64]], float]:
         raise DataError(f"{folder / 'rgb'} holds no picture.")
     opencv = np.diag([1.0, -1.0, -1.0, 1.0])
     return paths, [pose @ opencv for pose in poses], 2 * math.degrees(math.atan(height / 2 / focal))
+
+
+def without_background(rgba: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    """Keys out the even background of an opaque view, as ShapeNet-SRN is distributed; other views are as they are.
+
+    Args:
+        rgba: (H, W, 4).
+        path: for messages.
+
+    Raises:
+        DataError: the view is opaque, and its border is not of one colour: it would count as a solid square.
+    """
+    if rgba[..., 3].min() < 255:
+        return rgba
+    colours = rgba[..., :3].astype(np.int16)
+    border = np.concatenate([colours[0], colours[-1], colours[:, 0], colours[:, -1]])
+    key = np.median(border, axis=0).astype(np.int16)
+    away = np.abs(colours - key).max(-1)
+    if (np.abs(border - key).max(-1) > _EVEN).mean() > _BORDER_OBJECT:
+        raise DataError(f"{path} has no transparency, and its border is not of one colour: give RGBA views.")
+    # Holes are of exactly that colour; around the object compression may have changed it a little.
+    background = touching_border(away <= _EVEN) | (away == 0)
+    keyed = rgba.copy()
+    keyed[background, 3] = 0
+    return keyed
+
+
+def _squared(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Padded with nothing to a square, the image in its middle."""
+    height, width = pixels.shape[:2]
+    rows, columns = (max(height, width) - side for side in (height, width))
+    if rows % 2 or columns % 2:
+        # Half a pixel would move the principal point: one row or column at the edge is given up.
+        return _squared(pixels[: height - rows % 2, : width - columns % 2])
+    pads = [(rows // 2, rows // 2), (columns // 2, columns // 2), *[(0, 0)] * (pixels.ndim - 2)]
+    return np.pad(pixels, pads)
 
 
 def _read(path: Path, mode: str | None = None) -> NDArray[Any]:

@@ -141,7 +141,7 @@ def test_broken_files_are_refused(name, tmp_path):
     path = tmp_path / name
     path.write_bytes(bad_files()[name])
     for image in (path, path.read_bytes()):
-        with pytest.raises(runtime.ImageError, match="cannot be read as a picture") as caught:
+        with pytest.raises(runtime.ImageError, match="cannot be read as an image") as caught:
             prepare_image(image, SIZE, FRAMING)
         assert "PNG, JPEG" in caught.value.remedy
 
@@ -177,12 +177,12 @@ def bomb(width, height):
         (Image.new("1", (MAX_PIXELS // 4000 + 1, 4000)), "too large"),
         (np.zeros((16, 4_000_000, 3), np.uint8), "32 times"),
         (np.zeros((100, 100, 3), np.complex64), "complex64"),
-        ("nowhere.png", "no picture file"),
-        ("x" * 5000, "no picture file"),
-        ("a\0b", "no picture file"),
-        (".", "no picture file"),
-        (3.5, "float is no picture"),
-        (None, "NoneType is no picture"),
+        ("nowhere.png", "no image file"),
+        ("x" * 5000, "no image file"),
+        ("a\0b", "no image file"),
+        (".", "is a folder"),
+        (3.5, "float is no image"),
+        (None, "NoneType is no image"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

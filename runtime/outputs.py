@@ -1,0 +1,61 @@
+"""Writing what the command line makes: images with a mark of this program, and nothing over files of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from .errors import OptionError
+from .files import atomic_write
+
+MARK = "wavelet-triplane-diffusion"
+# Beginning of a file in which its mark is found.
+_HEAD = 4096
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file carries this program's mark."""
+    try:
+        with path.open("rb") as file:
+            return MARK.encode() in file.read(_HEAD)
+    except OSError:
+        return False
+
+
+def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
+    """Raises an error before the first file is written if one would replace what this program did not write.
+
+    Args:
+        targets: files to be written.
+        overwrite: allows it.
+
+    Raises:
+        OptionError: naming the file.
+    """
+    for target in targets:
+        if target.is_dir():
+            raise OptionError(f"{target} is a folder, and a file is to be written there.", "Name another --out.")
+        if target.exists() and not overwrite and not is_ours(target):
+            raise OptionError(
+                f"{target} exists, and was not written by this program.", "Name another --out, or add --overwrite."
+            )
+
+
+def save_png(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Writes (H, W, 3) or (H, W, 4) uint8 as a PNG with the mark, whole or not at all."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", MARK)
+    with atomic_write(path) as partial:
+        Image.fromarray(pixels).save(partial, "PNG", pnginfo=info)
+
+
+def remove_stale(folder: Path, pattern: str, kept: Iterable[Path]) -> None:
+    """Removes files of this program that match a pattern and are not among those just written."""
+    current = set(kept)
+    for path in folder.glob(pattern):
+        if path not in current and is_ours(path):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,85 @@
+"""Backgrounds removed by a network: the library rembg, with its models or one of the user's own."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import BackendError, OptionError, install_hint
+
+Array = NDArray[np.float32]
+DEFAULT_MODEL = "u2net"
+
+
+class Matting:
+    """One rembg session, opened when it is first needed. Safe to be called from several threads, one after another.
+
+    Args:
+        model: a name that rembg knows, or the path of an ONNX file with U2-Net's inputs and outputs.
+        providers: of ONNX Runtime, in order.
+
+    Raises:
+        OptionError: rembg is not installed, knows no such model, or the file does not exist.
+    """
+
+    def __init__(self, model: str | Path | None = None, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
+        self._model, self._providers = str(DEFAULT_MODEL if model is None else model), list(providers)
+        self._lock, self._session = threading.Lock(), None
+        try:
+            import rembg
+        except ImportError:
+            raise OptionError(
+                "Removing a background by a network needs rembg, which is not installed.", install_hint("background")
+            ) from None
+        self._rembg = rembg
+        self._file = Path(self._model) if self._model.endswith(".onnx") else None
+        if self._file is not None and not self._file.is_file():
+            raise OptionError(f"There is no background model at {self._file}.", "Give the path of an ONNX file.")
+
+    def __call__(self, rgb: Array) -> Array:
+        """Alpha (H, W) in [0, 1] of an image (3, H, W) in [0, 1].
+
+        Raises:
+            BackendError: the model cannot be had, or does not run.
+        """
+        picture = Image.fromarray(np.round(rgb.transpose(1, 2, 0) * 255).astype(np.uint8))
+        with self._lock:
+            if self._session is None:
+                self._session = self._opened()
+            try:
+                mask = self._rembg.remove(picture, session=self._session, only_mask=True)
+            except Exception as error:  # Of another signature than the session expects, above all.
+                raise BackendError(
+                    f"The background model {self._model!r} does not run ({error}).", "Use a model of rembg's."
+                ) from error
+        return np.asarray(mask.convert("L"), np.float32) / np.float32(255)
+
+    def _opened(self) -> Any:
+        try:
+            if self._file is not None:
+                return self._rembg.new_session(
+                    "u2net_custom", providers=self._providers, model_path=str(self._file.resolve())
+                )
+            return self._rembg.new_session(self._model, providers=self._providers)
+        except ValueError as error:
+            raise OptionError(f"rembg has no model {self._model!r} ({error}).", "Its README lists them.") from None
+        except Exception as error:  # Downloading fails in many ways.
+            raise BackendError(
+                f"The background model {self._model!r} cannot be had ({type(error).__name__}: {error}).",
+                f"Put {self._model}.onnx into ~/.u2net (or the folder that U2NET_HOME names), or give a file's path.",
+            ) from error
+
+
+def matting_or_none(model: str | Path | None, providers: tuple[str, ...]) -> Matting | None:
+    """A matting where rembg is installed; None where it is not and no model is asked for."""
+    try:
+        return Matting(model, providers)
+    except OptionError:
+        if model is not None:
+            raise
+        return None
