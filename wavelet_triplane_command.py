@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
 
 def main() -> None:
     """Runs the command line of the `runtime` package that this file was installed with."""
-    own = Path(__file__).resolve().parent / "runtime"
-    try:
-        import runtime
-
-        found = Path(getattr(runtime, "__file__", None) or "?").resolve()
-    except Exception as error:  # Whatever a stranger's module raises.
-        found = Path(f"a module that raises {type(error).__name__}: {error}")
-    if found.parent != own:
-        sys.exit(f"error: `import runtime` finds {found}, not {own}. Take that off PYTHONPATH, or rename it.")
+    own = Path(__file__).resolve().parent / "runtime" / "__init__.py"
+    found = importlib.util.find_spec("runtime")
+    if found is None or found.origin is None or Path(found.origin).resolve() != own:
+        place = "nothing" if found is None else found.origin or found.name
+        sys.exit(f"error: `import runtime` finds {place}, not {own}. Take that off PYTHONPATH, or rename it.")
     from runtime.__main__ import run
 
     run()

@@ -69,6 +69,14 @@ def test_a_runtime_keeps_one_variant_and_verifies_all(tiny_variants, tmp_path):
         load_variant(copy, "int8")
 
 
+def test_line_endings_that_git_changed_are_told_apart(copy):
+    path = copy / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(runtime.BundleError, match="Windows line endings") as caught:
+        load_bundle(copy)
+    assert "autocrlf" in caught.value.remedy
+
+
 @pytest.mark.parametrize("file", ["manifest.json", "float32/coarse.onnx"])
 def test_a_missing_file_is_named(copy, file):
     (copy / file).unlink()

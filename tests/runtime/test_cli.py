@@ -1,9 +1,11 @@
 """The command line, and what importing the package costs."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,3 +123,65 @@ def test_importing_the_runtime_is_quick_and_brings_no_torch(tmp_path):
     ]
     assert all(run.strip().endswith("[]") for run in runs), runs
     assert min(float(run.split()[0]) for run in runs) < 0.5
+
+
+def test_what_others_wrote_is_not_replaced(photo, tiny_bundle, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thing.png").write_bytes(b"holiday")
+    arguments = ("render", photo, "--out", out, "--bundle", tiny_bundle, "--size", 8, "--steps", 1)
+    done = command(*arguments)
+    assert done.returncode == 1
+    assert "was not written by this program" in done.stderr
+    assert (out / "thing.png").read_bytes() == b"holiday"
+    assert command(*arguments, "--overwrite").returncode == 0
+    assert command(*arguments, "--orbit", 3).returncode == 0, "its own files may be replaced"
+    assert command(*arguments, "--orbit", 1).returncode == 0
+    assert sorted(path.name for path in out.iterdir()) == ["thing.png", "thing_orbit_000.png"]
+
+
+def test_an_opaque_photograph_and_a_mask_by_the_command_line(tiny_bundle, tmp_path):
+    y, x = np.mgrid[0:120, 0:120] - 60
+    disc = np.hypot(x, y) < 40
+    Image.fromarray(np.where(disc[..., None], [200, 30, 30], [180, 185, 190]).astype(np.uint8)).save(tmp_path / "p.jpg")
+    Image.fromarray(disc).save(tmp_path / "mask.png")
+    inputs = []
+    for options in (("--background", "plain"), ("--mask", tmp_path / "mask.png"), ()):
+        done = command(
+            "render", tmp_path / "p.jpg", "--out", tmp_path / "out", "--bundle", tiny_bundle, "--size", 8, "--steps", 1,
+            "--save-input", *options,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        inputs.append(np.asarray(Image.open(tmp_path / "out" / "p_input.png")).astype(int))
+    assert inputs[0].shape == (64, 64, 3)
+    assert inputs[0][0, 0].tolist() == [255, 255, 255]
+    for other in inputs[1:]:
+        assert np.abs(other - inputs[0]).mean() < 4
+    done = command("render", tmp_path / "p.jpg", "--background", "blur", "--out", tmp_path / "none")
+    assert done.returncode == 1
+    assert "auto, keep, plain, rembg" in done.stderr
+
+
+def test_standard_input_is_an_image(photo, tiny_bundle, tmp_path):
+    arguments = ["render", "-", "--out", tmp_path / "o", "--bundle", tiny_bundle, "--size", "8"]
+    done = subprocess.run(
+        [sys.executable, "-m", "runtime", *arguments], input=photo.read_bytes(), capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o" / "stdin.png").is_file()
+
+
+def test_the_console_command_is_not_shadowed_by_the_working_folder(photo, tiny_bundle, tmp_path):
+    (tmp_path / "runtime.py").write_text("raise SystemExit('a user has a runtime.py')")
+    (tmp_path / "model").mkdir()
+    script = Path(sys.executable).with_name("wavelet-triplane")
+    if not script.exists():
+        pytest.skip("the package is not installed")
+    arguments = [script, "render", photo, "--out", tmp_path / "out", "--bundle", tiny_bundle, "--size", "8"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 1
+    assert "PYTHONPATH" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -217,11 +217,9 @@ def without_background(rgba: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]
 def _squared(pixels: NDArray[Any]) -> NDArray[Any]:
     """Padded with nothing to a square, the image in its middle."""
     height, width = pixels.shape[:2]
-    rows, columns = (max(height, width) - side for side in (height, width))
-    if rows % 2 or columns % 2:
-        # Half a pixel would move the principal point: one row or column at the edge is given up.
-        return _squared(pixels[: height - rows % 2, : width - columns % 2])
-    pads = [(rows // 2, rows // 2), (columns // 2, columns // 2), *[(0, 0)] * (pixels.ndim - 2)]
+    # An odd difference moves the middle by half a pixel.
+    pads = [((max(height, width) - side) // 2, -(-(max(height, width) - side) // 2)) for side in (height, width)]
+    pads += [(0, 0)] * (pixels.ndim - 2)
     return np.pad(pixels, pads)
 
 

@@ -204,3 +204,28 @@ def test_sizes_out_of_range_are_refused(options):
 def test_a_matrix_is_not_a_camera():
     with pytest.raises(runtime.CameraError, match="Camera"):
         scene(Field(ball([0, 0, 0], 1, 1))).render(np.eye(4))
+
+
+def test_frames_and_meshes_compare_without_an_exception():
+    ball_scene = scene(Field(ball([0, 0, 0], 0.6, 30.0)))
+    first, again, other = (ball_scene.render(image_size=size) for size in (12, 12, 13))
+    assert first == again
+    assert first != other
+    assert first != "a frame"
+    assert len({first, again}) == 1
+    mesh = runtime.Mesh(np.zeros((3, 3), np.float32), np.array([[0, 1, 2]]), np.zeros((3, 3), np.float32))
+    assert mesh == runtime.Mesh(mesh.vertices.copy(), mesh.faces.copy(), mesh.colors.copy())
+
+
+def test_an_exact_view_queries_every_sample_and_the_fast_one_is_within_a_step_of_8_bits():
+    field = Field(ball([0.2, 0, 0], 0.5, 40.0))
+    exact = scene(field).render(image_size=24, num_samples=32, exact=True)
+    fast = scene(field).render(image_size=24, num_samples=32)
+    rays = camera_rays(Camera.orbit(), 24, 24)
+    points = rays.origin + midpoints(rays, 32)[..., None] * rays.directions
+    density = field.density(points.reshape(-1, 3)).reshape(32, -1)
+    wanted = 1 - np.exp(-(density * (rays.far - rays.near) / 32).sum(0))
+    np.testing.assert_allclose(exact.alpha.ravel(), wanted, atol=1e-5)
+    assert np.abs(exact.rgb - fast.rgb).max() <= 1 / 255
+    seen = exact.alpha > 0.5
+    np.testing.assert_allclose(exact.depth[seen], fast.depth[seen], atol=1e-3)
