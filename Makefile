@@ -10,13 +10,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help render test train quality lint export engines bench wheel clean
+.PHONY: help render test train fuzz quality lint export engines bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 render: $(VENV)/.light ## draw an object from a picture: make render [IMAGE=photo.png] [OUT=out]
-	$(BIN)/python -m runtime render "$(IMAGE)" --out "$(OUT)" --orbit 6
+	$(BIN)/wavelet-triplane render "$(IMAGE)" --out "$(OUT)" --orbit 6
 
 test: $(VENV)/.full ## run the test suite
 	$(BIN)/pytest
@@ -35,6 +35,9 @@ export: $(VENV)/.full ## write CHECKPOINT in every precision to OUT/bundle, afte
 
 engines: $(VENV)/.full ## build TensorRT engines beside the bundle in OUT/bundle, after `make export`
 	$(BIN)/python export/to_tensorrt.py --bundle "$(OUT)/bundle"
+
+fuzz: $(VENV)/.full ## try 10,000 damaged inputs of each kind (half an hour)
+	FUZZ_EXAMPLES=10000 $(BIN)/pytest tests/fuzz
 
 quality: $(VENV)/.full ## measure the shipped bundle on held-out objects (hours on two cores)
 	$(BIN)/python benchmarks/quality.py --json "$(OUT)/quality.json" --sheet "$(OUT)/quality.png"
@@ -61,5 +64,5 @@ $(VENV)/.light: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.full: $(VENV)/.light
 	@echo "Adding PyTorch and the development tools to $(VENV) ..."
-	$(PIP) --editable '.[cpu,openvino,mesh,export,train,tensorrt-rtx,bench,dev]'
+	$(PIP) --editable '.[cpu,openvino,background,mesh,export,train,tensorrt-rtx,bench,dev]'
 	@touch $@

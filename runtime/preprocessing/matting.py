@@ -62,10 +62,9 @@ class Matting:
     def _opened(self) -> Any:
         try:
             if self._file is not None:
-                return self._rembg.new_session(
-                    "u2net_custom", providers=self._providers, model_path=str(self._file.resolve())
-                )
-            return self._rembg.new_session(self._model, providers=self._providers)
+                session = _of_file(self._file, self._providers)
+            else:
+                session = self._rembg.new_session(self._model, providers=self._providers)
         except ValueError as error:
             raise OptionError(f"rembg has no model {self._model!r} ({error}).", "Its README lists them.") from None
         except Exception as error:  # Downloading fails in many ways.
@@ -73,6 +72,22 @@ class Matting:
                 f"The background model {self._model!r} cannot be had ({type(error).__name__}: {error}).",
                 f"Put {self._model}.onnx into ~/.u2net (or the folder that U2NET_HOME names), or give a file's path.",
             ) from error
+        if not getattr(session, "is_local", lambda: True)():
+            raise OptionError(f"The background model {self._model!r} sends images elsewhere.", "Use a local one.")
+        return session
+
+
+def _of_file(path: Path, providers: list[str]) -> Any:
+    """A rembg session of a file anywhere: its own wants the file in a folder of models."""
+    import onnxruntime
+    from rembg.sessions.u2net_custom import U2netCustomSession
+
+    class FileSession(U2netCustomSession):  # type: ignore[misc]
+        @classmethod
+        def download_models(cls, *args: Any, **kwargs: Any) -> str:
+            return str(path)
+
+    return FileSession("u2net_custom", onnxruntime.SessionOptions(), providers=providers, model_path=str(path))
 
 
 def matting_or_none(model: str | Path | None, providers: tuple[str, ...]) -> Matting | None:

@@ -190,6 +190,8 @@ def _with_spread_transparency(picture: Image.Image, raw_mode: str) -> Image.Imag
     clear = picture.info.get("transparency")
     if isinstance(clear, int) and raw_mode in _SPREAD and picture.mode == "L":
         picture.info["transparency"] = clear * _SPREAD[raw_mode]
+    elif clear == 1 and picture.mode == "1":  # Pillow does so itself in its later versions.
+        picture.info["transparency"] = 255
     elif isinstance(clear, tuple) and raw_mode == "RGB;16B":
         picture.info["transparency"] = tuple(value >> 8 for value in clear)
     return picture
