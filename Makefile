@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help render test train fuzz quality lint export engines bench wheel clean
+.PHONY: help render test unit train fuzz quality lint export engines bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ render: $(VENV)/.light ## draw an object from a picture: make render [IMAGE=phot
 
 test: $(VENV)/.full ## run the test suite
 	$(BIN)/pytest
+
+unit: $(VENV)/.full ## run the quick tests alone: a developer's inner loop
+	$(BIN)/pytest -m "not slow and not gpu"
 
 train: $(VENV)/.full ## train CONFIG into RUN, going on where it stopped, and make RUN/bundle
 	$(BIN)/python -m model.training.train --config "$(CONFIG)" --out "$(RUN)"

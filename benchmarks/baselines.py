@@ -36,7 +36,7 @@ class Row(Protocol):
     """One way to run the model."""
 
     def triplane(self, image: Path, steps: int) -> Any:
-        """A picture's triplane, wherever this row keeps it."""
+        """An image's triplane, wherever this row keeps it."""
         ...
 
     def view(self, triplane: Any, size: int, samples: int) -> Array:

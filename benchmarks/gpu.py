@@ -1,7 +1,7 @@
 """The goals on a GPU: `python benchmarks/gpu.py --bundle DIR`, DIR being the medium preset's, with engines beside it.
 
-    latency     a decoded picture in host memory to the drawn one there: batch 1, four steps, 128x128, 64 samples a ray
-    throughput  16 pictures at once to their triplanes in four steps, as a share of the machine's matrix product: only
+    latency     a decoded image in host memory to the drawn one there: batch 1, four steps, 128x128, 64 samples a ray
+    throughput  16 images at once to their triplanes in four steps, as a share of the machine's matrix product: only
                 coarse stage and steps count as work, while what goes to the GPU and back is in the time
 
 The weights are those of `python export/to_onnx.py --preset medium`: random, which changes no time. Every row once a
@@ -51,10 +51,10 @@ def measure(
 
     Args:
         model: in evaluation; bundle: of its export.
-        image: the picture; decoded once, outside the times.
+        image: the image; decoded once, outside the times.
         rounds: timed calls of each row.
         compiled: also torch.compile, at its best mode.
-        pictures: at once, for the throughput.
+        images: at once, for the throughput.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_bundle(bundle)
@@ -110,7 +110,7 @@ def _running(calls: dict[str, Callable[[], object]]) -> dict[str, Callable[[], o
 
 
 def _many(rt: runtime.Runtime, decoded: Any, pictures: int) -> Any:
-    """Coarse stage and loop of many pictures at once."""
+    """Coarse stage and loop of many images at once."""
     bundle = rt.bundle
     images = np.repeat(prepare_image(decoded, bundle.image_size, bundle.framing)[None], pictures, axis=0)
     plan = rt.plan(STEPS)

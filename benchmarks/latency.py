@@ -1,13 +1,13 @@
 """How fast the runtime is, beside what a user would run instead: `python benchmarks/latency.py`, or `make bench`.
 
-One run, same weights, picture, settings and machine; every row once a round, in alternating order, after a warm-up. In
+One run, same weights, image, settings and machine; every row once a round, in alternating order, after a warm-up. In
 the quick cases (end_to_end, step, view_128) each timed call comes right after one that is not.
 
-    end_to_end  a picture on disk to the drawn view, shipped bundle, default settings; with its stages
+    end_to_end  an image on disk to the drawn view, shipped bundle, default settings; with its stages
     step        one denoising step of the medium preset (random weights: they do not change the time)
     view_128, view_256  the shipped object from one camera, 64 and 128 samples a ray; "new scene" pays for its grid
     mesh        a mesh of 128^3 of a scene that nothing has been drawn of
-    cold_start  a process from its start to the first picture on disk
+    cold_start  a process from its start to the first image on disk
 
 `ratios` are medians of PyTorch eager float32 over medians of our row on the CPU: default settings (for views, of
 a scene whose grid is there; "new scene" is in the table), and for `step` that of OpenVINO in int8, whose parity the

@@ -1,4 +1,4 @@
-"""Figures of reconstruction quality: pictures against pictures, surfaces against surfaces, and their summary."""
+"""Figures of reconstruction quality: images against images, surfaces against surfaces, and their summary."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def view_figures(drawn: Array, alpha: Array, truth: Array) -> Figures:
 
 
 def _steepness(picture: Array, where: NDArray[np.bool_]) -> float:
-    """Mean length of the grey picture's gradient in some of its pixels."""
+    """Mean length of the grey image's gradient in some of its pixels."""
     down, across = np.gradient(picture.mean(-1))
     return float(np.hypot(down, across)[where].mean()) if where.any() else 0.0
 
@@ -103,7 +103,7 @@ def summary(figures: Sequence[Figures]) -> dict[str, dict[str, float]]:
 class PatchDistance:
     """Sliced Wasserstein distance of Laplacian pyramids' patches between drawn and true views (Karras et al. 2018).
 
-    It tells whether pictures are as detailed as true ones, wherever the details are: what a sampler is for, and what
+    It tells whether images are as detailed as true ones, wherever the details are: what a sampler is for, and what
     PSNR does not see. Patches are of 7x7 pixels, their middles in the true silhouette.
     """
 
@@ -144,7 +144,7 @@ class PatchDistance:
 
 
 def _pyramid(picture: Array, smallest: int) -> list[Array]:
-    """What each halving of the picture takes away, and what is left; sides down to `smallest`."""
+    """What each halving of the image takes away, and what is left; sides down to `smallest`."""
     levels = []
     while picture.shape[0] >= 2 * smallest and picture.shape[0] % 2 == 0:
         side = picture.shape[0] // 2

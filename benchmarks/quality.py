@@ -5,7 +5,7 @@ at elevation 20, none of them the input's. `--kind` takes plain procedural objec
 `--data` posed views of other people's. A figure is the mean over an object's views, then over objects, with a 95 %
 bootstrap interval.
 
-    psnr         over the picture, colours in [0, 1] over white
+    psnr         over the image, colours in [0, 1] over white
     psnr_object  over the union of the true and the drawn silhouette
     ssim         Wang et al. 2004 as scikit-image has it: Gaussian window, sigma 1.5, per channel
     iou          of the silhouettes, alpha above 0.5
@@ -15,7 +15,7 @@ bootstrap interval.
     chamfer      mean distance to the nearest point of the other surface, both ways added, in scene units
     fscore       at 0.05 scene units, both from 10,000 points of each surface; plain procedural objects only
 
-Baselines, same objects and cameras: a white picture; the input view for every camera; the triplane with zero details,
+Baselines, same objects and cameras: a white image; the input view for every camera; the triplane with zero details,
 and with the details that bilinear upsampling of LL implies; one pass of the denoiser over zeros instead of noise (the
 network as a regressor); the diffusion at several numbers of steps; and, with `--teacher`, for the first twenty objects
 the planes that a teacher makes of the object itself, with its details, bilinear ones and none: the ceiling of what a

@@ -1,7 +1,7 @@
-"""How time and memory grow with batch, picture size, samples, steps and channels: `python benchmarks/scaling.py`.
+"""How time and memory grow with batch, image size, samples, steps and channels: `python benchmarks/scaling.py`.
 
 Each point is a process of its own, so that its peak of resident memory is its own too: one run that warms up, then
-timed ones. A batch is also compared with one picture by turns in its own process: between processes, times of the same
+timed ones. A batch is also compared with one image by turns in its own process: between processes, times of the same
 work differ by more than what is asked. The exponent is the slope of log(time) over log(size), fitted by least squares:
 1 is proportional.
 """
@@ -48,7 +48,7 @@ def exponent(sizes: list[int], values: list[float]) -> float:
 
 
 def scaling(image: Path, axes: dict[str, tuple[int, ...]], presets: list[str], runs: int) -> dict[str, Any]:
-    """Measures every point; pixels, not sides, are what the picture's size counts."""
+    """Measures every point; pixels, not sides, are what the image's size counts."""
     report: dict[str, Any] = {"machine": machine(), "axes": {}}
     points = [(axis, value) for axis, values in axes.items() for value in values]
     for axis, value in track(points, "measuring", console=Console(stderr=True), transient=True):

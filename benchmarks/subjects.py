@@ -1,4 +1,4 @@
-"""Held-out objects: their input picture, true views from other cameras, and what a teacher sees of them."""
+"""Held-out objects: their input image, true views from other cameras, and what a teacher sees of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Subject:
 
     Attributes:
         name: of the object.
-        picture: (S, S, 3) float32 input, over white.
+        image: (S, S, 3) float32 input, over white.
         truth: (V, S, S, 4) float32 true views from `cameras`.
         seed: a plain procedural object's, for its exact surface; None for others.
         six: what a teacher sees; None where that is not known.

@@ -1,4 +1,4 @@
-"""Whole processes: from start to the first picture on disk, and the most memory that one takes."""
+"""Whole processes: from start to the first image on disk, and the most memory that one takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What someone writes who has the checkpoint and PyTorch; weights, picture and settings are those of the other side.
+# What someone writes who has the checkpoint and PyTorch; weights, image and settings are those of the other side.
 _PYTORCH = """
 import sys
 import numpy as np
@@ -88,7 +88,7 @@ def measured(
     """Renders in a process of its own.
 
     Returns:
-        seconds of each run, single of one picture, timed by turns with them, first of the one before all, load of
+        seconds of each run, single of one image, timed by turns with them, first of the one before all, load of
         `runtime.load`; peak_mb and loaded_mb, resident memory in MiB, all in all and after loading.
     """
     options = {"batch": batch, "size": size, "samples": samples, "steps": steps, "limit": limit, "runs": runs}

@@ -1,4 +1,4 @@
-"""Draws what the four stages hand on for one picture: `python examples/draw_stages.py [PICTURE] [OUT]`.
+"""Draws what the four stages hand on for one image: `python examples/draw_stages.py [PICTURE] [OUT]`.
 
 The runtime is asked for nothing that it does not have: the bands are split off its triplane by the forward transform.
 """
@@ -30,7 +30,7 @@ def as_picture(plane: NDArray[np.floating]) -> Image.Image:
 
 
 def main(picture: Path, out: Path) -> None:
-    """Writes one strip of labelled pictures."""
+    """Writes one strip of labelled images."""
     with runtime.load() as rt:
         prepared = prepare_image(picture, rt.bundle.image_size, rt.bundle.framing)
         scene = rt.reconstruct(picture)

@@ -1,4 +1,4 @@
-"""Makes the pictures of this folder: procedural objects from seeds that no training uses, drawn by exact ray casting.
+"""Makes the images of this folder: procedural objects from seeds that no training uses, drawn by exact ray casting.
 
 Run it from the root of the checkout: `python examples/make_examples.py`.
 """
@@ -16,7 +16,7 @@ SIZE = 384
 
 
 def main() -> None:
-    """Writes one RGBA picture for each family."""
+    """Writes one RGBA image for each family."""
     for family, seed in SEEDS.items():
         view = render_views(make_objects([seed], family), [Camera.orbit()], SIZE)[0, 0]
         Image.fromarray(to_bytes(view)).save(Path(__file__).with_name(f"{family}.png"), optimize=True)

@@ -64,7 +64,7 @@ def check_graph(definition: GraphDefinition, proto: onnx.ModelProto) -> Iterator
 
 @dataclass(frozen=True)
 class Reference:
-    """What PyTorch makes of the first `batch` example pictures in `steps` steps: triplanes, and a view of each."""
+    """What PyTorch makes of the first `batch` example images in `steps` steps: triplanes, and a view of each."""
 
     batch: int
     steps: int
@@ -90,7 +90,7 @@ def references(model: WaveletTriplaneDiffusion) -> list[Reference]:
 
 
 def check_path(expected: Sequence[Reference], bundle: Path, precision: str) -> Iterator[Check]:
-    """Compares the runtime on a bundle with PyTorch, from the picture to the triplane and to the drawn view."""
+    """Compares the runtime on a bundle with PyTorch, from the image to the triplane and to the drawn view."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", runtime.UntrainedWarning)
         with runtime.load(bundle, backend="cpu", precision=precision) as rt:

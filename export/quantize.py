@@ -1,4 +1,4 @@
-"""int8 by quantise/dequantise pairs around the convolutions, calibrated over pictures and timesteps."""
+"""int8 by quantise/dequantise pairs around the convolutions, calibrated over images and timesteps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def calibration_images(size: int) -> Array:
 
 
 def calibration_feeds(protos: Mapping[str, onnx.ModelProto], images: Array, timesteps: int) -> dict[str, list[Feeds]]:
-    """What the graphs with convolutions are fed while some pictures are reconstructed.
+    """What the graphs with convolutions are fed while some images are reconstructed.
 
     Args:
         protos: the graphs in float32, by name.

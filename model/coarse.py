@@ -1,4 +1,4 @@
-"""Stage 1: one picture to the low-resolution triplane (the LL band)."""
+"""Stage 1: one image to the low-resolution triplane (the LL band)."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class AxisPositions(nn.Module):
 
 
 class CoarseTriplaneGen(nn.Module):
-    """Picture to LL band: local convolutions, a global look at the picture, a lift into space, attention over planes.
+    """Image to LL band: local convolutions, a global look at the image, a lift into space, attention over planes.
 
-    Two strided convolutions and two residual blocks read the picture. Two further ones and a transformer sum it up
+    Two strided convolutions and two residual blocks read the image. Two further ones and a transformer sum it up
     in (resolution / 4)^2 tokens. `Lift` carries both into the three planes, whose tokens attend to one another (that
     is where depth is inferred), and a convolutional decoder brings them to full resolution.
 
     Args:
-        input_channels: channels of the picture.
+        input_channels: channels of the image.
         triplane_channels: C.
-        resolution: side of the LL planes, a multiple of 16; the picture has four times this side.
+        resolution: side of the LL planes, a multiple of 16; the image has four times this side.
 
     Attributes:
         mean, std: (3, C) buffers, the statistics of the training set's LL bands; the network predicts standardised

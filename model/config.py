@@ -12,7 +12,7 @@ class ModelConfig:
     Attributes:
         triplane_channels: features per texel of the triplane, C.
         num_diffusion_steps: length of the training noise schedule, T.
-        resolution: side of the low-resolution planes, a multiple of 16; the planes come out at twice, the picture goes
+        resolution: side of the low-resolution planes, a multiple of 16; the planes come out at twice, the image goes
             in at four times this size.
         hidden_dim: width of the renderer's MLP.
         time_embed_dim: width of the timestep embedding.
@@ -37,7 +37,7 @@ class ModelConfig:
 
     @property
     def image_size(self) -> int:
-        """Side of the square input picture in pixels."""
+        """Side of the square input image in pixels."""
         return 4 * self.resolution
 
 

@@ -1,8 +1,8 @@
 """Where an image feature may lie in space: the geometry that a purely local generator lacks.
 
 A texel of a plane stands for a line through the volume, along the axis that the plane does not have. `Lift` puts
-points on that line, projects them into the canonical camera and hands the texel what the picture shows there. A texel
-of XZ so sees the pixels of one picture column, one of YZ those of a row, in true perspective.
+points on that line, projects them into the canonical camera and hands the texel what the image shows there. A texel
+of XZ so sees the pixels of one image column, one of YZ those of a row, in true perspective.
 """
 
 from __future__ import annotations

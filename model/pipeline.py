@@ -1,4 +1,4 @@
-"""The whole model: picture to triplane to picture, as one differentiable PyTorch module."""
+"""The whole model: image to triplane to image, as one differentiable PyTorch module."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class WaveletTriplaneDiffusion(nn.Module):
     Args:
         triplane_channels: C; 16, 32 and 64 are the presets small, medium and large.
         num_diffusion_steps: length T of the training noise schedule.
-        resolution: side R of the low-resolution planes; the picture goes in at 4R, the triplane comes out at 2R.
+        resolution: side R of the low-resolution planes; the image goes in at 4R, the triplane comes out at 2R.
         hidden_dim: width of the renderer's MLP.
         time_embed_dim: width of the timestep embedding.
         density_bias: density logit that the untrained renderer starts from.

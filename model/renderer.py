@@ -21,7 +21,7 @@ _POINTS_AT_ONCE = {"cpu": 1 << 13, "cuda": 1 << 18}
 
 
 class TriplaneRenderer(nn.Module):
-    """Triplane to colour and density at points, and to pictures.
+    """Triplane to colour and density at points, and to images.
 
     Planes are 0 = XY (column x, row -y), 1 = XZ (column x, row z), 2 = YZ (column z, row -y), read bilinearly with
     `align_corners=False` and border padding.
@@ -99,7 +99,7 @@ class TriplaneRenderer(nn.Module):
         Args:
             triplane: (B, 3, C, H, W).
             num_samples: samples per ray, spread evenly over its stay in the cube.
-            image_size: side of the square picture in pixels.
+            image_size: side of the square image in pixels.
             camera: one for all items, or one each; None for the canonical one.
             jitter: draws the samples at random within their intervals, for training; None takes the midpoints.
 

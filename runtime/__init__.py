@@ -1,8 +1,8 @@
-"""Image to 3-D without PyTorch: loads a bundle of ONNX graphs, reconstructs an object from a picture and draws it.
+"""Image to 3-D without PyTorch: loads a bundle of ONNX graphs, reconstructs an object from an image and draws it.
 
 import runtime
 
-picture = runtime.render("chair.png")                  # (128, 128, 3) uint8, the default bundle
+image = runtime.render("chair.png")                  # (128, 128, 3) uint8, the default bundle
 with runtime.load() as rt:
     scene = rt.reconstruct("chair.png", seed=3)
     frame = scene.render(runtime.Camera.orbit(azimuth=60), image_size=256)
@@ -97,7 +97,7 @@ def load(
 
 
 def render(image: ImageInput | ImageBatch, **options: Any) -> NDArray[np.uint8]:
-    """Draws the object in a picture with the default bundle, which is loaded once; options as in `Runtime.render`."""
+    """Draws the object in an image with the default bundle, which is loaded once; options as in `Runtime.render`."""
     global _default
     with _default_lock:
         if _default is None:

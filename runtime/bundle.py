@@ -90,12 +90,12 @@ class Bundle:
 
     @property
     def image_size(self) -> int:
-        """Side of the square input picture in pixels."""
+        """Side of the square input image in pixels."""
         return self.manifest["image"]["size"]
 
     @property
     def framing(self) -> float:
-        """Share of the picture's side that the object's bounding square takes, as in training."""
+        """Share of the image's side that the object's bounding square takes, as in training."""
         return self.manifest["image"]["framing"]
 
     @property

@@ -33,7 +33,7 @@ class WaveletTriplaneError(ProjectError):
 
 
 class ImageError(WaveletTriplaneError, ValueError):
-    """The input picture cannot be read, or holds nothing that could be reconstructed."""
+    """The input image cannot be read, or holds nothing that could be reconstructed."""
 
 
 class CameraError(WaveletTriplaneError, ValueError):
@@ -61,7 +61,7 @@ class ClosedError(WaveletTriplaneError):
 
 
 class BackgroundWarning(UserWarning):
-    """An opaque picture: its background was not removed, and becomes part of the object."""
+    """An opaque image: its background was not removed, and becomes part of the object."""
 
 
 class FramingWarning(UserWarning):

@@ -15,7 +15,7 @@ from .files import atomic_write
 from .outputs import MARK
 from .rendering.field import Field
 from .rendering.occupancy import OUTSIDE_LOGIT, OccupancyGrid, on_lattice, to_logit
-from .rendering.parallel import Tasks
+from .rendering.parallel import WorkerPool
 
 Array = NDArray[np.float32]
 FORMATS = (".glb", ".ply", ".obj")
@@ -28,7 +28,7 @@ class Mesh(ArrayRecord):
     Attributes:
         vertices: (V, 3) float32, scene units.
         faces: (F, 3) int64 indices.
-        colors: (V, 3) float32 in [0, 1], as the pictures have them (sRGB).
+        colors: (V, 3) float32 in [0, 1], as the images have them (sRGB).
     """
 
     vertices: Array
@@ -60,7 +60,7 @@ class Mesh(ArrayRecord):
             partial.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def extract_mesh(field: Field, grid: OccupancyGrid, resolution: int, density_scale: float, tasks: Tasks) -> Mesh:
+def extract_mesh(field: Field, grid: OccupancyGrid, resolution: int, density_scale: float, pool: WorkerPool) -> Mesh:
     """Marching cubes (Lewiner et al. 2003, as scikit-image has it) on the density's logit at 0.
 
     Args:
@@ -68,7 +68,7 @@ def extract_mesh(field: Field, grid: OccupancyGrid, resolution: int, density_sca
         grid: a coarse look at the field.
         resolution: samples along each axis of the cube, at least 8.
         density_scale: from the bundle.
-        tasks: where the field is asked.
+        pool: where the field is asked.
 
     Raises:
         OptionError: scikit-image is not installed, or there is no surface.
@@ -78,7 +78,7 @@ def extract_mesh(field: Field, grid: OccupancyGrid, resolution: int, density_sca
     except ImportError:
         raise OptionError("Cutting a mesh needs scikit-image, which is not installed.", install_hint("mesh")) from None
     # A layer of outside around the cube closes what would be cut off at its faces.
-    logits = _lattice(field, grid, resolution, density_scale, tasks)
+    logits = _lattice(field, grid, resolution, density_scale, pool)
     if logits.max() <= 0:
         raise OptionError("The object has no surface: its density is nowhere that of a solid.", "Try another picture.")
     spacing = 2 / (resolution - 1)
@@ -89,11 +89,11 @@ def extract_mesh(field: Field, grid: OccupancyGrid, resolution: int, density_sca
     def paint(part: slice) -> None:
         colors[part] = np.clip(field(vertices[part])[0], 0, 1)
 
-    tasks.run(paint, len(vertices))
+    pool.run(paint, len(vertices))
     return Mesh(vertices, faces.astype(np.int64), colors)
 
 
-def _lattice(field: Field, grid: OccupancyGrid, resolution: int, density_scale: float, tasks: Tasks) -> Array:
+def _lattice(field: Field, grid: OccupancyGrid, resolution: int, density_scale: float, pool: WorkerPool) -> Array:
     """The logit on a lattice of resolution^3 points over the cube, in a layer of outside.
 
     The field is asked at the corners of every lattice cube that the surface passes through, and where the grid is
@@ -109,7 +109,7 @@ def _lattice(field: Field, grid: OccupancyGrid, resolution: int, density_scale: 
     logits[inner] = grid.logit.reshape((grid.resolution,) * 3)[near]
     asked[inner] = False
     wanted = np.zeros(logits.shape, bool)
-    wanted[inner] = grid.unsure.reshape((grid.resolution,) * 3)[near]
+    wanted[inner] = grid.maybe_surface.reshape((grid.resolution,) * 3)[near]
     ask, flat = on_lattice(field, axis), logits.reshape(-1)
     while True:
         fresh = np.flatnonzero((wanted | _corners_of_crossed(logits > 0)) & ~asked)
@@ -120,7 +120,7 @@ def _lattice(field: Field, grid: OccupancyGrid, resolution: int, density_scale: 
             index = [i - 1 for i in np.unravel_index(fresh[part], logits.shape)]
             flat[fresh[part]] = to_logit(ask(index)[1], density_scale)
 
-        tasks.run(look, len(fresh))
+        pool.run(look, len(fresh))
         asked.reshape(-1)[fresh] = True
 
 

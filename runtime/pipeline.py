@@ -1,4 +1,4 @@
-"""The runtime: a loaded bundle on a backend, turning pictures into scenes and pictures of them."""
+"""The runtime: a loaded bundle on a backend, turning images into scenes and images of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,10 @@ from .diffusion.plan import SamplingPlan
 from .errors import ClosedError, ImageError, OptionError, UntrainedWarning, warn_caller
 from .geometry.cameras import Camera
 from .preprocessing import ImageBatch, ImageInput, PreparedImage, prepare
+from .preprocessing.matting import Matting
 from .processes import check_process, hold_over_fork
 from .profiling import stage
 from .scene import MAX_SAMPLES, Scene
-
-if TYPE_CHECKING:
-    from .preprocessing.matting import Matting
 
 DEFAULT_MEMORY = 256 << 20
 _LEAST_MEMORY = 16 << 20
@@ -40,7 +38,7 @@ class Runtime:
         backend: "auto" (tensorrt, cuda or cpu), "tensorrt", "cuda", "openvino" or "cpu".
         precision: a variant of the bundle; None for its first.
         threads: computing threads on a CPU; None for one per core.
-        memory_limit: bytes that drawing a view may take beside the loaded model and the picture itself; None for
+        memory_limit: bytes that drawing a view may take beside the loaded model and the image itself; None for
             256 MiB. A lower limit costs time, not quality.
 
         background_model: for background="rembg": a name that rembg knows, or the path of an ONNX file; None for u2net.
@@ -74,8 +72,8 @@ class Runtime:
         self.backend, self.reason = open_backend(backend, self.bundle, self.precision, threads)
         self._closed, self._process = False, os.getpid()
         hold_over_fork(self.backend)
-        self._background_model = background_model
-        self._matting: Matting | None = None
+        gpu = ("CUDAExecutionProvider",) if self.backend.name in ("cuda", "tensorrt") else ()
+        self._matting = Matting(background_model, (*gpu, "CPUExecutionProvider"))
         if not self.bundle.trained:
             warn_caller(
                 f"The bundle {self.bundle.name!r} is untrained: what it reconstructs means nothing.", UntrainedWarning
@@ -219,13 +217,12 @@ class Runtime:
 
     def _prepared(self, images: list[Any], masks: list[Any], background: str) -> list[PreparedImage]:
         """Each as the model wants it, side by side: Pillow works without the interpreter's lock."""
-        matting = self._matting_for(background)
         size, ratio = self.bundle.image_size, self.bundle.framing
         names = [f"Image {n} of {len(images)}: " if len(images) > 1 else "" for n in range(1, len(images) + 1)]
 
         def prepare_one(name: str, image: Any, mask: Any) -> PreparedImage:
             try:
-                return prepare(image, size, ratio, background, mask, matting)
+                return prepare(image, size, ratio, background, mask, self._matting)
             except ImageError as error:
                 raise ImageError(f"{name}{error.cause}", error.remedy) from error
 
@@ -236,18 +233,6 @@ class Runtime:
             for text, category in item.notes:
                 warn_caller(f"{name}{text}", category)
         return found
-
-    def _matting_for(self, background: str) -> Matting | None:
-        """The network that removes backgrounds, opened once; None where none is wanted, or installed."""
-        if background not in ("auto", "rembg"):
-            return None
-        if self._matting is None:
-            from .preprocessing.matting import Matting, matting_or_none
-
-            gpu = ("CUDAExecutionProvider",) if self.backend.name in ("cuda", "tensorrt") else ()
-            make = Matting if background == "rembg" else matting_or_none
-            self._matting = make(self._background_model, (*gpu, "CPUExecutionProvider"))
-        return self._matting
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -1,4 +1,4 @@
-"""A reconstructed object: its triplane, and pictures of it from any camera."""
+"""A reconstructed object: its triplane, and images of it from any camera."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .profiling import stage
 from .rendering.field import DrawingField
 from .rendering.marching import SAMPLES_AT_ONCE, march, march_dense, row_costs
 from .rendering.occupancy import OccupancyGrid
-from .rendering.parallel import Tasks
+from .rendering.parallel import WorkerPool
 
 Array = NDArray[np.float32]
 # Rays to colour (R, 3) premultiplied, alpha and depth (R,), as `marching.march` has them.
@@ -74,7 +74,7 @@ class Scene:
         self.source, self._process = source, os.getpid()
         self.triplane, self._sensitivity = triplane, sensitivity
         self._field, self._density_scale = backend.field(triplane, key), density_scale
-        self._tasks = Tasks.within(memory_limit, triplane.shape[1], backend.workers, backend.threads)
+        self._pool = WorkerPool.within(memory_limit, triplane.shape[1], backend.workers, backend.threads)
         self._grid: OccupancyGrid | None = None
         self._fine: OccupancyGrid | None = None
         self._lock = threading.Lock()
@@ -90,8 +90,8 @@ class Scene:
         """Draws the object.
 
         Args:
-            camera: None for the canonical one, from where the picture was taken.
-            image_size: side of a square picture, or (height, width), in pixels.
+            camera: None for the canonical one, from where the image was taken.
+            image_size: side of a square image, or (height, width), in pixels.
             num_samples: samples per ray, spread evenly over the ray's stay in the cube.
             background: RGB in [0, 1].
             exact: queries every sample of every ray, many times slower; else what is empty is left out, which changes
@@ -125,7 +125,7 @@ class Scene:
                     alpha[hits], depth[hits] = opacity, distance
 
             # A ray of very many samples takes more for its blocks than for the samples of one.
-            self._tasks.run(draw, height * width, max(SAMPLES_AT_ONCE, num_samples // 32), costs)
+            self._pool.run(draw, height * width, max(SAMPLES_AT_ONCE, num_samples // 32), costs)
             return Frame(rgb.reshape(height, width, 3), alpha.reshape(height, width), depth.reshape(height, width))
 
     def orbit(
@@ -154,7 +154,7 @@ class Scene:
         check_process(self._process)
         whole_number("resolution", resolution, 8, 512, "The default is 128.")
         with stage("mesh"):
-            return extract_mesh(self._field, self._prepared(), resolution, self._density_scale, self._tasks)
+            return extract_mesh(self._field, self._prepared(), resolution, self._density_scale, self._pool)
 
     def _shading(self, camera: Camera, height: int, width: int, num_samples: int, exact: bool) -> tuple[Shade, Array]:
         """Returns the ray shader, and the relative cost of each of some bands of rows."""
@@ -165,7 +165,7 @@ class Scene:
             return lambda rays: field.draw(rays, num_samples), np.ones(1, np.float32)
         many = num_samples >= _FINE_SAMPLES and height * width * num_samples >= _MANY_SAMPLES
         grid = self._prepared(fine=many)
-        alone = self._tasks.threads == 1
+        alone = self._pool.threads == 1
         costs = np.ones(1, np.float32) if alone else row_costs(grid, camera, height, width, num_samples)
         return lambda rays: march(field, grid, rays, num_samples), costs
 
@@ -174,10 +174,10 @@ class Scene:
         with self._lock:
             if self._grid is None:
                 self._grid = OccupancyGrid.of(
-                    self._field, self.triplane, self._density_scale, self._sensitivity, self._tasks
+                    self._field, self.triplane, self._density_scale, self._sensitivity, self._pool
                 )
             if not fine:
                 return self._grid
             if self._fine is None:
-                self._fine = self._grid.refined(self._field, self._tasks)
+                self._fine = self._grid.refined(self._field, self._pool)
             return self._fine

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +17,22 @@ import runtime
 from export.to_onnx import FORMS, export_bundle, export_forms
 from model import WaveletTriplaneDiffusion
 from runtime.bundle import PARITY_DB
+
+# What is not in the inner loop of a developer: exports, training, benchmarks, processes of their own, fuzzing.
+SLOW = (
+    "export", "benchmarks", "fuzz", "model/training", "test_tools.py", "test_wheel.py", "runtime/test_cli.py",
+    "runtime/test_processes.py", "runtime/test_doctor.py", "runtime/backends/test_openvino.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the slow folders and files, and whatever needs all precisions."""
+    here = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(here).as_posix()
+        if place.startswith(SLOW) or "tiny_variants" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
 
 TINY = {"triplane_channels": 8, "resolution": 16, "hidden_dim": 32, "time_embed_dim": 32, "num_diffusion_steps": 100}
 
@@ -56,10 +74,30 @@ def tiny_protos(tiny_model: WaveletTriplaneDiffusion, export_once: Callable[...,
 
 @pytest.fixture(scope="session")
 def tiny_bundle(
-    tiny_model: WaveletTriplaneDiffusion, export_once: Callable[..., Protos], tmp_path_factory: pytest.TempPathFactory
+    tiny_model: WaveletTriplaneDiffusion,
+    export_once: Callable[..., Protos],
+    tmp_path_factory: pytest.TempPathFactory,
+    pytestconfig: pytest.Config,
 ) -> Path:
-    """The tiny model, exported; parity has been checked on the way."""
-    return _bundle(tiny_model, export_once, tmp_path_factory.mktemp("bundles") / "tiny", ["float32"])
+    """The tiny model, exported; parity has been checked on the way. Kept until anything that makes it changes."""
+    kept = pytestconfig.cache.mkdir("tiny_bundle") / _sources_digest() if pytestconfig.cache else None
+    out = tmp_path_factory.mktemp("bundles") / "tiny"
+    if kept is not None and kept.is_dir():
+        return shutil.copytree(kept, out)
+    _bundle(tiny_model, export_once, out, ["float32"])
+    if kept is not None:
+        shutil.copytree(out, kept)
+    return out
+
+
+def _sources_digest() -> str:
+    """Hash of all that a bundle is made by and from."""
+    root = Path(__file__).parent.parent
+    files = [*root.glob("model/*.py"), *root.glob("export/*.py"), *root.rglob("runtime/**/*.py"), Path(__file__)]
+    digest = hashlib.sha256(f"{torch.__version__} {onnx.__version__}".encode())
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ class TrainConfig:
         weight_decay: of both optimisers.
         precision: float32 or bfloat16 for the networks' matrix products.
         gradient_checkpointing: recomputes activations of the coarse generator to save memory.
-        save_every: steps between saved states; sample_every: steps between sample pictures.
+        save_every: steps between saved states; sample_every: steps between sample images.
         figures_every: minutes between figures on held-out objects; 0 for none.
         density_bias: density logit that the decoder starts from, nearly empty.
         teacher, coarse, detail, joint: the stages, in this order.

@@ -2,7 +2,7 @@
 
 make         procedural objects as posed views
 from-meshes  a folder of mesh files as posed views with depth, and as the training's teacher sees them
-sheet        some views of a data set in one picture
+sheet        some views of a data set in one image
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def sheet(
     columns: Annotated[int, typer.Option(help="Views of each.", min=1)] = 6,
     size: Annotated[int, typer.Option(help="Side of a tile in pixels.", min=16)] = 128,
 ) -> None:
-    """Shows some views of some objects in one picture, over white."""
+    """Shows some views of some objects in one image, over white."""
     if data is None:
         shown = [procedural_views(seed, columns, size).rgba for seed in range(rows)]
     else:

@@ -204,7 +204,7 @@ class Stages:
         return self.reconstructed(self._images(chosen), details)
 
     def reconstructed(self, images: Tensor, details: bool = True) -> Tensor:
-        """Triplanes (N, 3, C, 2R, 2R) of pictures (N, 3, 4R, 4R); without `details` by bilinear upsampling of LL."""
+        """Triplanes (N, 3, C, 2R, 2R) of images (N, 3, 4R, 4R); without `details` by bilinear upsampling of LL."""
         with torch.no_grad(), self.autocast():
             ll, condition = self.model.predict_ll(images.to(self.device))
             bands = self.model.sample_details(condition.float(), 1) if details else self.implied(ll.float())

@@ -106,7 +106,7 @@ class SolidTruth:
 
 @dataclass(frozen=True)
 class ViewTruth:
-    """Truth of B objects as posed pictures, read as they are needed."""
+    """Truth of B objects as posed images, read as they are needed."""
 
     files: Sequence[ViewFiles]
 

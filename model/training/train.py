@@ -41,7 +41,7 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
 
     Args:
         config: of the run; must be the one that the folder was begun with, but for more steps.
-        folder: keeps pictures, states, logs, samples, figures and checkpoints.
+        folder: keeps images, states, logs, samples, figures and checkpoints.
         device: cpu or cuda.
 
     Returns:

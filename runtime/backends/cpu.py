@@ -39,7 +39,7 @@ class CpuBackend:
         BundleError: a graph's inputs or outputs are not what the manifest says.
     """
 
-    # One picture keeps all cores busy: several at once take no less time for each, only more memory.
+    # One image keeps all cores busy: several at once take no less time for each, only more memory.
     largest_group = 1
 
     def __init__(

@@ -18,7 +18,7 @@ from .cpu import CpuBackend, Network
 def openvino_network(graph: Graph, threads: int, exact: bool) -> Network:
     """A graph in OpenVINO's CPU plugin.
 
-    The runtime runs one picture at a time, so a fixed batch of 1 saves a fifth of the time. Not so where it has to be
+    The runtime runs one image at a time, so a fixed batch of 1 saves a fifth of the time. Not so where it has to be
     exact: in OpenVINO 2026.4 a float32 denoiser of fixed shape ends in a segmentation fault.
 
     Args:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import CameraError
 
-# The canonical camera: where an input picture is taken from, and what `camera=None` means.
+# The canonical camera: where an input image is taken from, and what `camera=None` means.
 AZIMUTH, ELEVATION, DISTANCE, FOV = 0.0, 20.0, 3.0, 40.0
 # Share of the image's side that an object's bounding square takes in the images that models are trained on.
 FOREGROUND_RATIO = 0.7
@@ -91,13 +91,13 @@ class Camera:
         return -self.pose[:3, 2]
 
     def project(self, points: ArrayLike) -> NDArray[np.float64]:
-        """Projects world points into a square picture.
+        """Projects world points into a square image.
 
         Args:
             points: (..., 3) world positions, in front of the camera.
 
         Returns:
-            (..., 2) picture coordinates (x to the right, y down), the picture spanning [-1, 1] on both axes.
+            (..., 2) image coordinates (x to the right, y down), the image spanning [-1, 1] on both axes.
         """
         local = (np.asarray(points, np.float64) - self.position) @ self.pose[:3, :3]
         scale = -1.0 / (local[..., 2:] * math.tan(math.radians(self.fov) / 2))

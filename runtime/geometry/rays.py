@@ -45,7 +45,7 @@ def camera_rays(camera: Camera, height: int, width: int, pixels: range | None = 
 
     Args:
         camera: where they start.
-        height, width: of the picture in pixels.
+        height, width: of the image in pixels.
         pixels: which ones, counted from the top left; None for all.
     """
     chosen = range(height * width) if pixels is None else pixels

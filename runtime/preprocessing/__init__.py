@@ -7,7 +7,6 @@ framing.py     finds the object and cuts a square around it
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from PIL import Image
 
 from ..errors import BackgroundWarning, FramingWarning, ImageError, OptionError, warn_caller
 from .framing import Window, object_window, resample
+from .matting import Matting
 from .reading import MAX_PIXELS, ImageInput, to_rgba
 
 __all__ = [
@@ -32,8 +32,6 @@ __all__ = [
 
 Array = NDArray[np.float32]
 ImageBatch = list[Any] | tuple[Any, ...]
-# From (3, H, W) in [0, 1] to alpha (H, W) in [0, 1].
-Matting = Callable[[Array], Array]
 
 BACKGROUNDS = ("auto", "keep", "plain", "rembg")
 # From this confidence on `auto` takes the cut from an even background.
@@ -84,10 +82,10 @@ def prepare(
         size: side of the result in pixels.
         ratio: share of the side that the object's bounding square shall take.
         background: "keep" takes an opaque image as it is; "plain" cuts the object out from an even background; "rembg"
-            by a network; "auto" takes a mask or alpha that is there, else "plain" where it is sure, else `matting`
-            where there is one, else keeps the background and says so.
+            by a network; "auto" takes a mask or alpha that is there, else "plain" where it is sure, else "rembg" where
+            that and its model are on this machine, else keeps the background and says so.
         mask: of the object, in the image's proportions: its alpha where it has some, else its brightness.
-        matting: what "rembg" stands for, None where it is not installed.
+        matting: the network of "rembg"; None for none.
 
     Raises:
         ImageError: it cannot be read, or holds nothing to reconstruct; the message says what is allowed.
@@ -151,7 +149,7 @@ def _cut(rgba: Array, background: str, matting: Matting | None) -> tuple[Array, 
             raise ImageError("No object stands out from the background.", _REMEDY)
         if background == "plain" or cutout.confidence >= SURE:
             return cutout.rgba, "plain", cutout.confidence
-        if matting is not None:
+        if matting is not None and matting.is_present():
             return _with_alpha(rgba, matting(rgba[:3])), "rembg", 1.0
     return rgba, "keep", 0.0
 

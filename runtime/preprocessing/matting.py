@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,39 +22,38 @@ class Matting:
     """One rembg session, opened when it is first needed. Safe to be called from several threads, one after another.
 
     Args:
-        model: a name that rembg knows, or the path of an ONNX file with U2-Net's inputs and outputs.
+        model: a name that rembg knows, or the path of an ONNX file with U2-Net's inputs and outputs; None for u2net.
         providers: of ONNX Runtime, in order.
-
-    Raises:
-        OptionError: rembg is not installed, knows no such model, or the file does not exist.
     """
 
     def __init__(self, model: str | Path | None = None, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
         self._model, self._providers = str(DEFAULT_MODEL if model is None else model), list(providers)
-        self._lock, self._session = threading.Lock(), None
-        try:
-            import rembg
-        except ImportError:
-            raise OptionError(
-                "Removing a background by a network needs rembg, which is not installed.", install_hint("background")
-            ) from None
-        self._rembg = rembg
         self._file = Path(self._model) if self._model.endswith(".onnx") else None
-        if self._file is not None and not self._file.is_file():
-            raise OptionError(f"There is no background model at {self._file}.", "Give the path of an ONNX file.")
+        self._lock, self._session = threading.Lock(), None
+
+    def is_present(self) -> bool:
+        """Whether rembg is installed and the model on this machine: nothing would be downloaded."""
+        if importlib.util.find_spec("rembg") is None:
+            return False
+        return self._file is not None or any(
+            folder.is_dir() and next(folder.rglob(f"{self._model}.onnx"), None) for folder in _model_folders()
+        )
 
     def __call__(self, rgb: Array) -> Array:
-        """Alpha (H, W) in [0, 1] of an image (3, H, W) in [0, 1].
+        """Returns alpha (H, W) in [0, 1] of an image (3, H, W) in [0, 1].
 
         Raises:
+            OptionError: rembg is not installed, knows no such model, or the file does not exist.
             BackendError: the model cannot be had, or does not run.
         """
         picture = Image.fromarray(np.round(rgb.transpose(1, 2, 0) * 255).astype(np.uint8))
         with self._lock:
             if self._session is None:
                 self._session = self._opened()
+            import rembg
+
             try:
-                mask = self._rembg.remove(picture, session=self._session, only_mask=True)
+                mask = rembg.remove(picture, session=self._session, only_mask=True)
             except Exception as error:  # Of another signature than the session expects, above all.
                 raise BackendError(
                     f"The background model {self._model!r} does not run ({error}).", "Use a model of rembg's."
@@ -61,20 +62,35 @@ class Matting:
 
     def _opened(self) -> Any:
         try:
+            import rembg
+        except ImportError:
+            raise OptionError(
+                "Removing a background by a network needs rembg, which is not installed.", install_hint("background")
+            ) from None
+        if self._file is not None and not self._file.is_file():
+            raise OptionError(f"There is no background model at {self._file}.", "Give the path of an ONNX file.")
+        try:
             if self._file is not None:
                 session = _of_file(self._file, self._providers)
             else:
-                session = self._rembg.new_session(self._model, providers=self._providers)
+                session = rembg.new_session(self._model, providers=self._providers)
         except ValueError as error:
             raise OptionError(f"rembg has no model {self._model!r} ({error}).", "Its README lists them.") from None
         except Exception as error:  # Downloading fails in many ways.
             raise BackendError(
-                f"The background model {self._model!r} cannot be had ({type(error).__name__}: {error}).",
+                f"The background model {self._model!r} cannot be had ({type(error).__name__}).",
                 f"Put {self._model}.onnx into ~/.u2net (or the folder that U2NET_HOME names), or give a file's path.",
             ) from error
         if not getattr(session, "is_local", lambda: True)():
             raise OptionError(f"The background model {self._model!r} sends images elsewhere.", "Use a local one.")
         return session
+
+
+def _model_folders() -> list[Path]:
+    """Where rembg of any version keeps its models."""
+    named = [os.environ[name] for name in ("U2NET_HOME", "REMBG_HOME") if os.environ.get(name)]
+    homes = [os.environ.get("XDG_DATA_HOME"), os.path.expanduser("~")]
+    return [Path(name) for name in named] + [Path(home) / f for home in homes if home for f in (".u2net", ".rembg")]
 
 
 def _of_file(path: Path, providers: list[str]) -> Any:
@@ -88,13 +104,3 @@ def _of_file(path: Path, providers: list[str]) -> Any:
             return str(path)
 
     return FileSession("u2net_custom", onnxruntime.SessionOptions(), providers=providers, model_path=str(path))
-
-
-def matting_or_none(model: str | Path | None, providers: tuple[str, ...]) -> Matting | None:
-    """A matting where rembg is installed; None where it is not and no model is asked for."""
-    try:
-        return Matting(model, providers)
-    except OptionError:
-        if model is not None:
-            raise
-        return None

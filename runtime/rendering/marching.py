@@ -1,4 +1,7 @@
-"""Drawing along rays: intervals to samples, samples to pixels, asking the field only where something may be.
+"""Ray marching: intervals to samples, samples to pixels; the field is queried only where something may be.
+
+    near  block 1  | block 2  | block 3 ...  far      a block of 8 samples is skipped if its cells are empty, or if
+    |--x-x-x-x-----|-x-x-x----|----------|            less than 1/1000 of the light behind it would pass
 
 Small functions on float32 arrays; one row a ray, or one column where each ray has samples. The PyTorch reference does
 its own compositing, of every sample.
@@ -18,13 +21,12 @@ from .occupancy import EMPTY, SOLID, OccupancyGrid
 
 Array = NDArray[np.float32]
 
-# Samples of each ray that are looked at together: fewer would stop sooner behind a surface, more would make larger
-# arrays.
+# Samples of each ray in a block: smaller blocks stop sooner behind a surface, larger ones make larger arrays.
 SAMPLES_AT_ONCE = 8
-# Each of fewer samples stands for so much of the ray that what the grid knows of haze is not enough.
+# With fewer samples each stands for so much of the ray that interpolated density is not exact enough.
 _FEW_SAMPLES = 16
-# Rows of the picture that shows how much there is to draw, and blocks of its rays at most.
-_LOOKED_AT = 16
+# Bands of rows, and blocks of samples, of the estimate of what drawing costs.
+_BANDS = 16
 # A ray ends when less than this share of the light behind it would pass.
 _OPAQUE = 1e-3
 # Of less alpha a depth is rounding.
@@ -85,7 +87,7 @@ def march_dense(field: Field, rays: Rays, num_samples: int) -> tuple[Array, Arra
 
 
 def march(field: Field, grid: OccupancyGrid, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
-    """Draws rays front to back, asking the field only where the grid says that there is something.
+    """Draws rays front to back and queries the field only where the grid says that there is something.
 
     Samples are the midpoints of `num_samples` equal intervals of each ray's stay in the cube, whether asked for or not,
     so that the result is that of the plain method, to the grid's tolerance.
@@ -96,49 +98,49 @@ def march(field: Field, grid: OccupancyGrid, rays: Rays, num_samples: int) -> tu
     """
     count = len(rays.near)
     table = ray_table(rays, num_samples)
-    drawn, passing = np.zeros((4, count), np.float32), np.ones(count, np.float32)
+    drawn, transmittance = np.zeros((4, count), np.float32), np.ones(count, np.float32)
     blocks = range(0, num_samples, SAMPLES_AT_ONCE)
     crossed = _crossed(grid, rays.origin, table, blocks)
-    worth_asking = SOLID if num_samples >= _FEW_SAMPLES else EMPTY + 1
+    first_queried = SOLID if num_samples >= _FEW_SAMPLES else EMPTY + 1
     for index, start in enumerate(blocks):
-        live = np.flatnonzero(crossed[index] & (passing > _OPAQUE))
+        live = np.flatnonzero(crossed[index] & (transmittance > _OPAQUE))
         some = np.take(table, live, axis=1)
         distances = _middles_of(range(start, min(start + SAMPLES_AT_ONCE, num_samples)), *some[3:5])
-        places = grid.parts_at(rays.origin, some[:3], distances)
-        parts = grid.parts[places]
-        with_any = np.flatnonzero(np.bitwise_or.reduce(parts, axis=0))
-        if not with_any.size:
+        places = grid.octants_at(rays.origin, some[:3], distances)
+        octants = grid.octants[places]
+        occupied = np.flatnonzero(np.bitwise_or.reduce(octants, axis=0))
+        if not occupied.size:
             continue
-        here = live[with_any]
-        some, distances = np.take(some, with_any, axis=1), np.take(distances, with_any, axis=1)
-        places, parts = np.take(places, with_any, axis=1), np.take(parts, with_any, axis=1)
-        rgb, density = np.zeros((3, parts.size), np.float32), grid.densities[parts]
-        haze = np.flatnonzero((parts != EMPTY) & (parts < worth_asking))
-        rgb[:, haze] = grid.colors_at(places.reshape(-1)[haze]).T
-        asked = np.flatnonzero(parts >= worth_asking)
+        here = live[occupied]
+        some, distances = np.take(some, occupied, axis=1), np.take(distances, occupied, axis=1)
+        places, octants = np.take(places, occupied, axis=1), np.take(octants, occupied, axis=1)
+        rgb, density = np.zeros((3, octants.size), np.float32), grid.densities[octants]
+        low_density = np.flatnonzero((octants != EMPTY) & (octants < first_queried))
+        rgb[:, low_density] = grid.colors_at(places.reshape(-1)[low_density]).T
+        asked = np.flatnonzero(octants >= first_queried)
         if asked.size:
             points = np.take(some[:3], asked % len(here), axis=1)
             points *= distances.reshape(-1)[asked]
             points += rays.origin[:, None]
             found, density.reshape(-1)[asked] = field(points.T)
             rgb[:, asked] = found.T
-        colour, alpha, depth = composite(rgb.reshape(3, *parts.shape), density, distances, *some[4:])
-        before = passing[here]
+        colour, alpha, depth = composite(rgb.reshape(3, *octants.shape), density, distances, *some[4:])
+        before = transmittance[here]
         drawn[:3, here] += before * colour
         drawn[3, here] += before * depth
-        passing[here] = before * (1 - alpha)
-    alpha = 1 - passing
+        transmittance[here] = before * (1 - alpha)
+    alpha = 1 - transmittance
     return drawn[:3].T, alpha, np.divide(drawn[3], alpha, out=np.zeros_like(alpha), where=alpha > _SEEN)
 
 
 def row_costs(grid: OccupancyGrid, camera: Camera, height: int, width: int, num_samples: int) -> Array:
     """Returns the relative cost of each of 16 bands of rows, (16,) above 0, for splitting work between threads."""
     # A panorama is judged by its middle.
-    rays = camera_rays(camera, _LOOKED_AT, min(max(1, _LOOKED_AT * width // height), 4 * _LOOKED_AT))
-    blocks = range(0, num_samples, max(SAMPLES_AT_ONCE, num_samples // _LOOKED_AT))
+    rays = camera_rays(camera, _BANDS, min(max(1, _BANDS * width // height), 4 * _BANDS))
+    blocks = range(0, num_samples, max(SAMPLES_AT_ONCE, num_samples // _BANDS))
     crossed = _crossed(grid, rays.origin, ray_table(rays, num_samples), blocks)
     # A ray that meets nothing takes something, too.
-    costs: Array = (crossed & rays.hits).sum(axis=0).reshape(_LOOKED_AT, -1).mean(axis=1) + np.float32(0.5)
+    costs: Array = (crossed & rays.hits).sum(axis=0).reshape(_BANDS, -1).mean(axis=1) + np.float32(0.5)
     return costs
 
 
@@ -157,7 +159,7 @@ def _crossed(grid: OccupancyGrid, origin: Array, table: Array, blocks: range) ->
     middle = np.asarray(blocks, np.float32) + np.float32(blocks.step / 2)
     cells = grid.cells_at(origin, table[:3], middle[:, None] * step + near)
     reach = step * np.float32(blocks.step / 4 * grid.resolution)
-    crossed: NDArray[np.bool_] = grid.clearance[cells] <= reach + 1
+    crossed: NDArray[np.bool_] = grid.empty_distance[cells] <= reach + 1
     return crossed
 
 

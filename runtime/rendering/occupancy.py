@@ -1,4 +1,12 @@
-"""A coarse look at a density field, paid once a scene, so that drawing it can leave out what is empty."""
+"""An occupancy grid of a density field, built once a scene, so that drawing can skip what is empty.
+
+cell: two texels wide, known by its middle         octant: an eighth of a cell, one texel wide
++-----+-----+                                      EMPTY    nothing to see: no query, no colour
+|  o  |  o  |   o  queried middles                 1..254   low density: interpolated from the middles
++-----+-----+                                      SOLID    the field itself is queried
+|  o  |  o  |
++-----+-----+
+"""
 
 from __future__ import annotations
 
@@ -11,40 +19,37 @@ from numpy.typing import NDArray
 
 from ..geometry.triplane import PLANE_AXES
 from .field import Field, LatticeIndex
-from .parallel import Tasks
+from .parallel import WorkerPool
 
 Array = NDArray[np.float32]
 
-# Below one of these optical depths per scene unit a field is haze: what the grid knows of it is enough. Where it may be
-# above, in a cell or beside it, the field itself is asked. Haze may be the denser the less of it there is: what the
-# grid errs by adds up along a ray, to 1/255 at the optical depth below (docs/decisions.md).
-_HAZE = (0.2, 0.15, 0.11, 0.08, 0.06, 0.045)
-_MOST_HAZE = 0.045
+# Candidates for the largest density, per scene unit, that is interpolated instead of queried. That error adds up along
+# a ray, so the limit may be higher where a ray meets less low density (docs/decisions.md).
+_LOW_DENSITY = (0.2, 0.15, 0.11, 0.08, 0.06, 0.045)
+_MOST_LOW_DENSITY = 0.045
 # Through the whole cube this is a third of a step of 8 bits, and it is seldom everywhere.
 _NOTHING = 5e-4
-# Cells beyond which clearance is not counted: a block of samples longer than that is looked at sample by sample.
-_FARTHEST_CLEARANCE = 8
-# Share of the sensitivity that counts: what a texel has beyond its cell's middle seldom lies along the steepest
-# direction in all planes at once. At this share a step of noise in every texel stays within 1/255 (docs/decisions.md).
+# Larger distances are not counted: a block of samples longer than that is tested sample by sample.
+_FARTHEST_EMPTY_DISTANCE = 8
+# Share of the sensitivity that is assumed: a texel's difference from its cell's middle seldom points along the steepest
+# direction in all planes at once. At this share noise in every texel stays within 1/255 (docs/decisions.md).
 _ALIGNED = 0.5
 # A softplus of less is as good as 0: what is outside is bounded, so that a surface is interpolated well.
 OUTSIDE_LOGIT = -15.0
-# Of `OccupancyGrid.parts`.
+# Of `OccupancyGrid.octants`.
 EMPTY, SOLID = 0, 255
 
 
 @dataclass(frozen=True)
 class OccupancyGrid:
-    """What a field is like in each of N^3 cells of the cube [-1, 1]^3, two texels wide, and in the eight parts of each.
+    """Density and colour in each of N^3 cells of the cube [-1, 1]^3, and the state of the eight octants of each.
 
     Attributes:
         logit: (N^3,) float32, of the density at the middle of each cell, x slowest, z fastest.
         colors: (N^3,) items of three float32, RGB there; NumPy reads an item at once.
-        unsure: (N^3,) bool, True where the surface may pass through a cell whose middle does not tell.
-        clearance: (N^3,) uint8, how many cells around each are empty on every side, itself included: 0 for one that is
-            not, 1 where it is but not all its neighbours, 8 at most.
-        parts: ((2N)^3,) uint8: EMPTY where a picture shows nothing at all, SOLID where it has to ask the field,
-            otherwise haze, whose density is `densities[part]`.
+        maybe_surface: (N^3,) bool, True where the surface may pass through a cell whatever its middle says.
+        empty_distance: (N^3,) uint8, distance in cells to the nearest cell that is not empty: 0 for such a cell, 8 at most.
+        octants: ((2N)^3,) uint8: EMPTY, SOLID, or an index into `densities`.
         densities: (256,) float32, 0 for EMPTY and SOLID.
         density_scale: density = density_scale * softplus(logit).
         resolution: N.
@@ -52,79 +57,81 @@ class OccupancyGrid:
 
     logit: Array
     colors: NDArray[np.void]
-    unsure: NDArray[np.bool_]
-    clearance: NDArray[np.uint8]
-    parts: NDArray[np.uint8]
+    maybe_surface: NDArray[np.bool_]
+    empty_distance: NDArray[np.uint8]
+    octants: NDArray[np.uint8]
     densities: Array
     density_scale: float
     resolution: int
 
     @classmethod
     def of(
-        cls, field: Field, triplane: Array, density_scale: float, sensitivity: Sequence[float], tasks: Tasks
+        cls, field: Field, triplane: Array, density_scale: float, sensitivity: Sequence[float], pool: WorkerPool
     ) -> OccupancyGrid:
-        """Looks at the field in the middle of every cell, and at the planes for what the middles do not show.
+        """Builds a grid: queries the middles of cells, and bounds from the planes what the middles miss.
 
         Args:
             field: points (N, 3) to colour (N, 3) and density (N,) = density_scale * softplus(logit).
             triplane: (3, C, H, W), what the field reads; H = W, a multiple of 4.
             density_scale: from the bundle.
-            sensitivity: for each plane, how much the logit changes at most with the plane's features (Euclidean norm).
-            tasks: where the field is asked.
+            sensitivity: for each plane an estimate of how much the logit changes with its features (Euclidean norm).
+            pool: worker pool that queries the field.
         """
         resolution = triplane.shape[-1] // 2
-        changes = tasks.map(lambda plane: _unforeseen(triplane[plane], sensitivity[plane]), range(3))
+        changes = pool.map(lambda plane: _unforeseen(triplane[plane], sensitivity[plane]), range(3))
         shift, rise = (_over_cells(maps) for maps in zip(*changes, strict=True))
-        rgb, density = _look(field, np.arange((resolution // 2) ** 3), resolution // 2, tasks)
+        rgb, density = _look(field, np.arange((resolution // 2) ** 3), resolution // 2, pool)
         logit = to_logit(density, density_scale)
-        nothing, haze = (float(to_logit(limit, density_scale)) for limit in (_NOTHING, _haze_limit(density)))
-        # Twice as coarse a look finds most of what need not be asked for, at an eighth of the cost.
-        cells = np.flatnonzero(_in_parts(logit, np.maximum) + shift + rise > haze)
-        colors, logit = _split(_items(rgb), resolution // 2), _in_parts(logit, _closer)
+        nothing, low_density = (
+            float(to_logit(limit, density_scale)) for limit in (_NOTHING, _low_density_limit(density))
+        )
+        # Querying twice as coarsely finds most of what is empty, at an eighth of the cost.
+        cells = np.flatnonzero(_per_octant(logit, np.maximum) + shift + rise > low_density)
+        colors, logit = _split(_items(rgb), resolution // 2), _per_octant(logit, _closer)
         logit /= 64
-        rgb, density = _look(field, cells, resolution, tasks)
+        rgb, density = _look(field, cells, resolution, pool)
         colors[cells], logit[cells] = _items(rgb), to_logit(density, density_scale)
-        level = (haze - nothing) / (SOLID - 1)
+        level = (low_density - nothing) / (SOLID - 1)
         # 511 times 64 stays within 16 bits, which are several times as fast as 32.
         levels: Array = np.clip(np.rint((logit - np.float32(nothing)) / np.float32(level)), -511, 511)
-        between = _in_parts(levels.astype(np.int16), _closer)
+        between = _per_octant(levels.astype(np.int16), _closer)
         between >>= 6
-        parts = np.clip(between, EMPTY, SOLID - 1, out=between).astype(np.uint8)
-        parts |= _in_parts(logit + rise > haze, np.logical_or).view(np.uint8) * np.uint8(SOLID)
+        octants = np.clip(between, EMPTY, SOLID - 1, out=between).astype(np.uint8)
+        octants |= _per_octant(logit + rise > low_density, np.logical_or).view(np.uint8) * np.uint8(SOLID)
         densities = density_scale * np.logaddexp(0, nothing + level * np.arange(256)).astype(np.float32)
         densities[[EMPTY, SOLID]] = 0
-        clearance = _clearance(parts == EMPTY, resolution)
-        return cls(logit, colors, np.abs(logit) <= rise, clearance, parts, densities, density_scale, resolution)
+        empty_distance = _empty_distance(octants == EMPTY, resolution)
+        return cls(logit, colors, np.abs(logit) <= rise, empty_distance, octants, densities, density_scale, resolution)
 
-    def refined(self, field: Field, tasks: Tasks) -> OccupancyGrid:
-        """What is left of the solid parts after a look at the middle of each that may be none, a texel from the next.
+    def refined(self, field: Field, pool: WorkerPool) -> OccupancyGrid:
+        """Returns a grid with fewer solid octants, after querying the middle of each that may not be solid.
 
-        Between texels a field has nothing but interpolation, so only a part with one above haze around it stays solid.
-        Haze of single texels is told only where it is sampled as finely.
+        Middles of octants are a texel apart, and between texels a field is interpolated: only an octant beside one above
+        low density stays solid. Low density of single texels is found only where it is sampled as finely.
         """
         side, levels = 2 * self.resolution, self.densities[EMPTY + 1 : SOLID]
-        # Where everything around is above haze there is nothing to be gained.
-        above = _in_parts(self.logit > to_logit(levels[-1], self.density_scale), np.logical_and)
-        asked = np.flatnonzero((self.parts == SOLID) & ~above)
-        _, density = _look(field, asked, side, tasks)
+        # Where everything around is above low density there is nothing to be gained.
+        above = _per_octant(self.logit > to_logit(levels[-1], self.density_scale), np.logical_and)
+        asked = np.flatnonzero((self.octants == SOLID) & ~above)
+        _, density = _look(field, asked, side, pool)
         above[asked] = density > levels[-1]
         near = _dilated(above.reshape((side,) * 3)).reshape(-1)[asked]
-        parts = self.parts.copy()
-        parts[asked] = np.where(near, SOLID, np.searchsorted(levels, density).clip(EMPTY, SOLID - 1))
-        return replace(self, parts=parts)
+        octants = self.octants.copy()
+        octants[asked] = np.where(near, SOLID, np.searchsorted(levels, density).clip(EMPTY, SOLID - 1))
+        return replace(self, octants=octants)
 
-    def parts_at(self, origin: Array, directions: Array, distances: Array) -> NDArray[np.intp]:
-        """Index (S, R) of the part that each sample is in: origin (3,), directions (3, R), distances (S, R)."""
+    def octants_at(self, origin: Array, directions: Array, distances: Array) -> NDArray[np.intp]:
+        """Returns the index (S, R) of each sample's octant: origin (3,), directions (3, R), distances (S, R)."""
         return _places(origin, directions, distances, 2 * self.resolution)
 
     def cells_at(self, origin: Array, directions: Array, distances: Array) -> NDArray[np.intp]:
-        """Index (S, R) of the cell that each sample is in."""
+        """Returns the index (S, R) of each sample's cell."""
         return _places(origin, directions, distances, self.resolution)
 
-    def colors_at(self, parts: NDArray[np.intp]) -> Array:
-        """RGB (K, 3) in the middle of the cells that some parts belong to."""
+    def colors_at(self, octants: NDArray[np.intp]) -> Array:
+        """Returns RGB (K, 3) in the middle of the cells that these octants (K,) belong to."""
         # Quotients of 32 bits by one number are several times as fast as of 64, or as `divmod`.
-        side, found = np.int32(2 * self.resolution), parts.astype(np.int32)
+        side, found = np.int32(2 * self.resolution), octants.astype(np.int32)
         row, x = found // side, found // side**2
         y, z = row - x * side, found - row * side
         cells = ((x >> 1) * np.int32(self.resolution) + (y >> 1)) * np.int32(self.resolution) + (z >> 1)
@@ -132,7 +139,7 @@ class OccupancyGrid:
 
 
 def _places(origin: Array, directions: Array, distances: Array, side: int) -> NDArray[np.intp]:
-    """Which of side^3 equal parts of the cube each sample is in."""
+    """Returns the index (S, R) of each sample's part, of side^3 equal parts of the cube."""
     half = np.float32(side / 2)
     places = distances * (half * directions)[:, None]
     places += (half * (origin + 1))[:, None, None]
@@ -165,22 +172,22 @@ def to_logit(density: Array | float, density_scale: float) -> Array:
     return np.where(value > 20, value, small).astype(np.float32)
 
 
-def _haze_limit(density: Array) -> float:
-    """The largest limit of haze that leaves no more than is allowed of it along any row of cells.
+def _low_density_limit(density: Array) -> float:
+    """Returns the largest limit at which no row of cells holds more low density than is allowed.
 
     Args:
         density: (n^3,), in the middle of each cell.
     """
     side = round(len(density) ** (1 / 3))
     cube = density.reshape((side,) * 3)
-    for limit in _HAZE[:-1]:
+    for limit in _LOW_DENSITY[:-1]:
         thin = np.where(cube < limit, cube, 0)
-        if max(thin.sum(axis).max() for axis in range(3)) * 2 / side <= _MOST_HAZE:
+        if max(thin.sum(axis).max() for axis in range(3)) * 2 / side <= _MOST_LOW_DENSITY:
             return limit
-    return _HAZE[-1]
+    return _LOW_DENSITY[-1]
 
 
-def _look(field: Field, cells: NDArray[np.integer], resolution: int, tasks: Tasks) -> tuple[Array, Array]:
+def _look(field: Field, cells: NDArray[np.integer], resolution: int, pool: WorkerPool) -> tuple[Array, Array]:
     """Colour (K, 3) and density (K,) in the middle of some of resolution^3 cells."""
     axis = (np.arange(resolution, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / resolution) - 1
     rgb, density = np.empty((len(cells), 3), np.float32), np.empty(len(cells), np.float32)
@@ -190,8 +197,8 @@ def _look(field: Field, cells: NDArray[np.integer], resolution: int, tasks: Task
     def look(part: slice) -> None:
         rgb[part], density[part] = ask(np.unravel_index(cells[part], (resolution,) * 3))
 
-    # Smaller parts than a picture's: all of these points are asked, and stay in a core's cache.
-    tasks.run(look, len(cells), 8)
+    # Smaller octants than an image's: all of these points are asked, and stay in a core's cache.
+    pool.run(look, len(cells), 8)
     return rgb, density
 
 
@@ -212,7 +219,7 @@ def _items(rgb: Array) -> NDArray[np.void]:
 
 
 def _split(values: NDArray[Any], resolution: int) -> NDArray[Any]:
-    """What is known of resolution^3 cells for each of the eight parts of every cell."""
+    """Repeats values of resolution^3 cells for the eight octants of every cell."""
     cube = values.reshape((resolution,) * 3)
     for axis in (2, 1, 0):
         cube = cube.repeat(2, axis=axis)
@@ -220,7 +227,7 @@ def _split(values: NDArray[Any], resolution: int) -> NDArray[Any]:
 
 
 def _unforeseen(plane: Array, sensitivity: float) -> tuple[Array, Array]:
-    """How far a plane may move the logit from what one would expect of it.
+    """Bounds how far a plane may move the logit from what the middles of cells say.
 
     Args:
         plane: (C, 2N, 2N), N even.
@@ -269,8 +276,8 @@ def _departure(plane: Array, middles: Array) -> Array:
     return np.sqrt(found, out=found)
 
 
-def _in_parts(values: NDArray[Any], join: Callable[..., Any]) -> NDArray[Any]:
-    """What `join` makes of the cells whose middles are around each part: (N^3,) to ((2N)^3,).
+def _per_octant(values: NDArray[Any], join: Callable[..., Any]) -> NDArray[Any]:
+    """Joins the cells whose middles surround each octant: (N^3,) to ((2N)^3,).
 
     A part lies between the middles of its own cell and those beside it on its side: two along each axis. Outside the
     cube the border continues.
@@ -293,29 +300,29 @@ def _in_parts(values: NDArray[Any], join: Callable[..., Any]) -> NDArray[Any]:
 
 
 def _closer(own: NDArray[Any], beside: NDArray[Any], out: NDArray[Any]) -> None:
-    """For `_in_parts`: trilinear interpolation in the middle of each part, times 4 for each axis, 64 in all."""
+    """For `_per_octant`: trilinear interpolation in the middle of each octant, times 4 for each axis, 64 in all."""
     np.multiply(own, 3, out=out)
     out += beside
 
 
-def _clearance(empty: NDArray[np.bool_], resolution: int) -> NDArray[np.uint8]:
-    """(N^3,) as `OccupancyGrid` has it, of ((2N)^3,) parts."""
-    # Two parts along z are read as one number.
+def _empty_distance(empty: NDArray[np.bool_], resolution: int) -> NDArray[np.uint8]:
+    """(N^3,) as `OccupancyGrid` has it, of ((2N)^3,) octants."""
+    # Two octants along z are read as one number.
     free = empty.reshape((2 * resolution,) * 3).view(np.uint16)
     free = free[0::2] & free[1::2]
     # One cell more along y and z, kept empty: neighbours along any axis are then so many places away, whole.
     side = resolution + 1
     occupied = np.zeros((resolution, side, side), bool)
     np.not_equal(free[:, 0::2] & free[:, 1::2], 0x0101, out=occupied[:, :-1, :-1])
-    clearance, row = np.zeros(occupied.shape, np.uint8), occupied.reshape(-1)
-    for _ in range(_FARTHEST_CLEARANCE):
-        clearance += ~occupied
+    empty_distance, row = np.zeros(occupied.shape, np.uint8), occupied.reshape(-1)
+    for _ in range(_FARTHEST_EMPTY_DISTANCE):
+        empty_distance += ~occupied
         for step in (1, side, side * side):
             before = row.copy()
             row[step:] |= before[:-step]
             row[:-step] |= before[step:]
             occupied[:, -1] = occupied[:, :, -1] = False
-    return clearance[:, :-1, :-1].reshape(-1)
+    return empty_distance[:, :-1, :-1].reshape(-1)
 
 
 def _dilated(values: NDArray[Any]) -> NDArray[Any]:

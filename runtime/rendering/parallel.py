@@ -27,7 +27,7 @@ _BYTES_PER_DECODED_AND_CHANNEL = 48
 
 
 @dataclass(frozen=True)
-class Tasks:
+class WorkerPool:
     """How the work on many points is split.
 
     Attributes:
@@ -41,7 +41,7 @@ class Tasks:
     threads: int = 1
 
     @classmethod
-    def within(cls, memory_limit: int, channels: int, workers: Executor | None, threads: int) -> Tasks:
+    def within(cls, memory_limit: int, channels: int, workers: Executor | None, threads: int) -> WorkerPool:
         """Parts that keep to a memory limit, all threads together.
 
         Args:

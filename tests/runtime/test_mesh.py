@@ -10,7 +10,7 @@ from skimage.measure import marching_cubes
 import runtime
 from runtime.mesh import extract_mesh
 from runtime.rendering.occupancy import OccupancyGrid, to_logit
-from runtime.rendering.parallel import Tasks
+from runtime.rendering.parallel import WorkerPool
 
 SCALE = 20.0
 CENTRE, HALF = np.array([0.2, -0.1, 0.3]), np.array([0.5, 0.3, 0.2])
@@ -32,8 +32,8 @@ PLANES = np.zeros((3, 1, 64, 64), np.float32)
 
 
 def cut(field, resolution):
-    tasks = Tasks(1 << 14)
-    return extract_mesh(field, OccupancyGrid.of(field, PLANES, SCALE, (0, 0, 0), tasks), resolution, SCALE, tasks)
+    pool = WorkerPool(1 << 14)
+    return extract_mesh(field, OccupancyGrid.of(field, PLANES, SCALE, (0, 0, 0), pool), resolution, SCALE, pool)
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +136,10 @@ def test_the_surface_is_that_of_asking_everywhere_at_a_fraction_of_the_points(fi
         asked.append(len(points))
         return field(points)
 
-    tasks = Tasks(1 << 14)
-    grid = OccupancyGrid.of(counted, PLANES, SCALE, (0, 0, 0), tasks)
+    pool = WorkerPool(1 << 14)
+    grid = OccupancyGrid.of(counted, PLANES, SCALE, (0, 0, 0), pool)
     looked = sum(asked)
-    found = extract_mesh(counted, grid, resolution, SCALE, tasks)
+    found = extract_mesh(counted, grid, resolution, SCALE, pool)
     vertices, faces = dense(field, resolution)
     np.testing.assert_allclose(found.vertices, vertices, atol=1e-6)
     np.testing.assert_array_equal(found.faces, faces)
@@ -159,10 +159,10 @@ def test_a_surface_through_a_trained_like_triplane_is_that_of_asking_everywhere(
         colour, density = field(points)
         return colour, density_of(to_logit(density, SCALE) - middle)
 
-    tasks = Tasks(1 << 14)
+    pool = WorkerPool(1 << 14)
     sensitivity = tiny_runtime.bundle.sensitivity
-    grid = OccupancyGrid.of(shifted, scene.triplane, SCALE, sensitivity, tasks)
-    found = extract_mesh(shifted, grid, 48, SCALE, tasks)
+    grid = OccupancyGrid.of(shifted, scene.triplane, SCALE, sensitivity, pool)
+    found = extract_mesh(shifted, grid, 48, SCALE, pool)
     vertices, _ = dense(shifted, 48)
     assert len(found.vertices) == len(vertices)
     np.testing.assert_allclose(found.vertices, vertices, atol=1e-6)

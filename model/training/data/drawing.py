@@ -1,4 +1,4 @@
-"""Exact pictures of objects by ray casting: what a camera sees, and the six orthographic views of a teacher."""
+"""Exact images of objects by ray casting: what a camera sees, and the six orthographic views of a teacher."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def draw_view(caster: Caster, camera: Camera, size: int, supersampling: int = 1)
     Args:
         caster: the object, inside the cube.
         camera: outside the cube.
-        size: side of the picture in pixels.
+        size: side of the image in pixels.
         supersampling: rays per pixel and axis.
 
     Returns:

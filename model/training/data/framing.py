@@ -1,4 +1,4 @@
-"""Where an object has to be for the canonical camera to see it as every input picture is framed."""
+"""Where an object has to be for the canonical camera to see it as every input image is framed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runtime.geometry.cameras import FOREGROUND_RATIO, Camera
 
 
 def framing_of(outline: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:
-    """The scale and the shift that centre an object and make its bounding square `FOREGROUND_RATIO` of the picture.
+    """The scale and the shift that centre an object and make its bounding square `FOREGROUND_RATIO` of the image.
 
     Args:
         outline: (K, 3) points whose convex hull is the object's, in any units.

@@ -123,7 +123,7 @@ def _read(path: Path) -> Mesh:
 
 
 class MeshCaster:
-    """A mesh turned, framed as every input picture is, and ready for rays.
+    """A mesh turned, framed as every input image is, and ready for rays.
 
     Args:
         mesh: the object.

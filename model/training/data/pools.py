@@ -37,7 +37,7 @@ class Pool(Protocol):
     def __len__(self) -> int: ...
 
     def images(self, indices: NDArray[np.integer]) -> Tensor:
-        """Input pictures (B, 3, size, size) float32 in [-1, 1], over white."""
+        """Input images (B, 3, size, size) float32 in [-1, 1], over white."""
         ...
 
     def truth(self, indices: NDArray[np.integer]) -> Truth:
@@ -50,12 +50,12 @@ class Pool(Protocol):
 
 
 class ObjectPool:
-    """Procedural objects and the pictures of them, drawn once and kept on disk.
+    """Procedural objects and the images of them, drawn once and kept on disk.
 
     Args:
-        folder: where the pictures are kept; chunks that are there already are not drawn again.
+        folder: where the images are kept; chunks that are there already are not drawn again.
         kind: "plain" or "textured"; seeds: of the objects.
-        size: side of the input pictures in pixels; planes: side of the orthographic views.
+        size: side of the input images in pixels; planes: side of the orthographic views.
     """
 
     def __init__(self, folder: Path, kind: str, seeds: range, size: int, planes: int) -> None:
@@ -86,7 +86,7 @@ class ObjectPool:
         return teacher_input([OrthographicViews(chunk[1][place], chunk[2][place]) for chunk, place in chunks])
 
     def _chunk(self, path: Path, here: range, size: int, planes: int) -> Sequence[NDArray[np.generic]]:
-        """Input pictures, and colours and depths of the orthographic views, as files that are mapped into memory."""
+        """Input images, and colours and depths of the orthographic views, as files that are mapped into memory."""
         files = [path.with_name(f"{path.name}-{part}.npy") for part in ("input", "rgba", "depth")]
         if not all(file.exists() for file in files):
             drawn = []
@@ -106,7 +106,7 @@ class PosedPool:
 
     Args:
         root: one folder an object, as in `posed.find_views`.
-        size: side of the input pictures in pixels; planes: side of the orthographic views.
+        size: side of the input images in pixels; planes: side of the orthographic views.
         scale: multiplies the cameras' positions.
 
     Raises:

@@ -49,10 +49,10 @@ class PosedViews:
 
 @dataclass(frozen=True)
 class ViewFiles:
-    """An object's folder, checked, its pictures still on disk.
+    """An object's folder, checked, its images still on disk.
 
     Attributes:
-        pictures: V files, the input view first; cameras: theirs.
+        images: V files, the input view first; cameras: theirs.
         depths: V files of 16-bit depth in units of `depth_unit` scene units; empty where depth is not known.
         orthographic: the folder, where it has the six orthographic views.
     """
@@ -149,10 +149,10 @@ def find_views(folder: Path, scale: float = 1.0) -> ViewFiles:
 
 
 def read_views(folder: Path, scale: float = 1.0) -> PosedViews:
-    """Reads the pictures and cameras of an object's folder in either layout, as `find_views` finds them.
+    """Reads the images and cameras of an object's folder in either layout, as `find_views` finds them.
 
     Raises:
-        DataError: as there; or pictures damaged, not square or of different sizes.
+        DataError: as there; or images damaged, not square or of different sizes.
     """
     files = find_views(folder, scale)
     pictures = [files.rgba(index) for index in range(len(files.pictures))]
@@ -232,12 +232,12 @@ def _read(path: Path, mode: str | None = None) -> NDArray[Any]:
 
 
 def _write(path: Path, pixels: NDArray[Any]) -> None:
-    # Mostly empty pictures: more effort would make them hardly smaller.
+    # Mostly empty images: more effort would make them hardly smaller.
     Image.fromarray(pixels).save(path, compress_level=1)
 
 
 def _joined(views: NDArray[Any]) -> NDArray[Any]:
-    """(3, 2, S, S, ...) as one picture (3 S, 2 S, ...): a row each plane."""
+    """(3, 2, S, S, ...) as one image (3 S, 2 S, ...): a row each plane."""
     return np.concatenate([np.concatenate(list(row), axis=1) for row in views])
 
 

@@ -1,7 +1,7 @@
 """Procedural objects from seeds: a family, sometimes dressed in patterns, turned and framed.
 
 `make_object` turns the object about its vertical axis, then moves and scales it so that the canonical camera sees it
-framed as every input picture is: centred, its bounding square a fixed share of the picture.
+framed as every input image is: centred, its bounding square a fixed share of the image.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _dress(solids: list[Solid], rng: np.random.Generator) -> None:
 
 
 def _frame(solids: list[Solid]) -> bool:
-    """Moves and scales the object in place to the framing of the input pictures; False if it leaves the sphere."""
+    """Moves and scales the object in place to the framing of the input images; False if it leaves the sphere."""
     outline = np.concatenate([solid.outline() for solid in solids if not solid.carves])
     scale, shift = framing_of(outline)
     if np.linalg.norm(outline * scale + shift, axis=1).max() > _LARGEST_RADIUS:

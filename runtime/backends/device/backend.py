@@ -30,14 +30,14 @@ LARGEST_RAYS, MOST_SAMPLES = 4096, 128
 # Of less alpha a drawn depth is rounding: in a graph 1 - exp(-x) of a small x is a multiple of 6e-8.
 _SEEN = 1e-5
 # Their sizes change from call to call: they are never captured.
-CHANGING = ("renderer", "view")
+DYNAMIC_SHAPE_GRAPHS = ("renderer", "view")
 
 
 _Result = TypeVar("_Result")
 
 
 @dataclass
-class _Part:
+class _Worker:
     """What one call at a time has on the device; `buffers` are made when the first field is asked, `sent` is in them.
 
     All of it happens in a thread of its own: ONNX Runtime keeps captured graphs by thread, and a caller's current
@@ -104,30 +104,30 @@ class DeviceBackend:
         self.name = name
         self._bundle, self.largest_group = bundle, largest_batch
         self.most = {"points": largest_points, "rays": largest_rays, "samples": most_samples}
-        self._graphs = {name: bundle.graph(precision, name) for name in CHANGING}
+        self._graphs = {name: bundle.graph(precision, name) for name in DYNAMIC_SHAPE_GRAPHS}
         condition = bundle.graph(precision, "coarse").outputs[1]
         self._width = int(condition.shape[2])
         self._open_device, self._open_launcher = open_device, open_launcher
         self._changed = threading.Condition()
-        self._free: list[_Part] = []
-        self._lent = 0
+        self._free: list[_Worker] = []
+        self._in_use = 0
         self._closed = False
-        # What cannot start should say so when the runtime is loaded, not at the first picture.
-        self.lend(lambda part: None)
+        # What cannot start should say so when the runtime is loaded, not at the first image.
+        self.run_on_worker(lambda part: None)
 
     @property
     def fallback(self) -> str | None:
         """Why the loop that was used last runs without a captured graph where it should; None otherwise."""
-        return self.lend(lambda part: part.loop.fallback)
+        return self.run_on_worker(lambda part: part.loop.fallback)
 
     def triplanes(self, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> list[Planes]:
         groups = _slices(len(images), self.largest_group)
-        made = self.lend(lambda part: [part.loop.triplanes(images[g], plan, seeds[g]) for g in groups])
+        made = self.run_on_worker(lambda part: [part.loop.triplanes(images[g], plan, seeds[g]) for g in groups])
         return [planes for group in made for planes in group]
 
     def generate(self, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> tuple[Array, Array]:
         groups = _slices(len(images), self.largest_group)
-        made = self.lend(lambda part: [part.loop.bands(images[g], plan, seeds[g]) for g in groups])
+        made = self.run_on_worker(lambda part: [part.loop.bands(images[g], plan, seeds[g]) for g in groups])
         return np.concatenate([ll for ll, _ in made]), np.concatenate([details for _, details in made])
 
     def field(self, triplane: Array, key: int | None = None) -> Field:
@@ -138,7 +138,7 @@ class DeviceBackend:
             if self._closed:
                 return
             self._closed = True
-            while self._lent:
+            while self._in_use:
                 self._changed.wait()
             parts, self._free = self._free, []
         # They hold what every part is made of, engines above all.
@@ -147,7 +147,7 @@ class DeviceBackend:
             for part in parts:
                 closing.callback(part.close)
 
-    def launched(self, part: _Part, graph: str, key: int | None, **inputs: Array) -> dict[str, Array]:
+    def launched(self, part: _Worker, graph: str, key: int | None, **inputs: Array) -> dict[str, Array]:
         """Runs a graph whose sizes change.
 
         Args:
@@ -178,7 +178,7 @@ class DeviceBackend:
         part.launcher.bind(graph, bound)()
         return {spec.name: part.device.download(bound[spec.name]) for spec in outputs}
 
-    def _buffers(self, part: _Part) -> dict[str, Buffer]:
+    def _buffers(self, part: _Worker) -> dict[str, Buffer]:
         """Room for the largest inputs and outputs of both graphs that change; they have the triplane's in common."""
         if part.buffers is None:
             specs = {spec.name: spec for graph in self._graphs.values() for spec in (*graph.inputs, *graph.outputs)}
@@ -195,18 +195,18 @@ class DeviceBackend:
             part.buffers = made
         return part.buffers
 
-    def lend(self, work: Callable[[_Part], _Result]) -> _Result:
+    def run_on_worker(self, work: Callable[[_Worker], _Result]) -> _Result:
         """`work` with a part that no other call uses meanwhile, in the part's thread."""
-        with self._borrowed() as part:
+        with self._acquired() as part:
             return part.worker.submit(copy_context().run, work, part).result()
 
     @contextmanager
-    def _borrowed(self) -> Iterator[_Part]:
+    def _acquired(self) -> Iterator[_Worker]:
         """A part that no other call uses meanwhile."""
         with self._changed:
             if self._closed:
                 raise ClosedError("The runtime of this scene is closed.", "Draw inside the runtime's lifetime.")
-            self._lent += 1
+            self._in_use += 1
             part = self._free.pop() if self._free else None
         try:
             if part is None:
@@ -214,12 +214,12 @@ class DeviceBackend:
             yield part
         finally:
             with self._changed:
-                self._lent -= 1
+                self._in_use -= 1
                 if part is not None:
                     self._free.append(part)
                 self._changed.notify_all()
 
-    def _opened(self) -> _Part:
+    def _opened(self) -> _Worker:
         worker = ThreadPoolExecutor(1)
         try:
             return worker.submit(self._open, worker).result()
@@ -227,7 +227,7 @@ class DeviceBackend:
             worker.shutdown()
             raise
 
-    def _open(self, worker: ThreadPoolExecutor) -> _Part:
+    def _open(self, worker: ThreadPoolExecutor) -> _Worker:
         device = self._open_device()
         try:
             launcher = self._open_launcher(device)
@@ -235,7 +235,7 @@ class DeviceBackend:
             device.close()
             raise
         loop = DeviceLoop(device, launcher, self._bundle.channels, self._bundle.resolution, self._width)
-        return _Part(worker, device, loop, launcher)
+        return _Worker(worker, device, loop, launcher)
 
 
 @dataclass(frozen=True)
@@ -253,14 +253,14 @@ class _DeviceField:
     def __call__(self, points: Array) -> tuple[Array, Array]:
         rgb, density = np.empty((len(points), 3), np.float32), np.empty(len(points), np.float32)
 
-        def ask(part: _Part) -> None:
+        def ask(part: _Worker) -> None:
             for some in _slices(len(points), self.backend.most["points"]):
                 found = self.backend.launched(
                     part, "renderer", self.key, triplane=self.triplane, points=points[None, some]
                 )
                 rgb[some], density[some] = found["rgb"][0], found["density"][0, :, 0]
 
-        self.backend.lend(ask)
+        self.backend.run_on_worker(ask)
         return rgb, density
 
     def draw(self, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
@@ -269,12 +269,12 @@ class _DeviceField:
         inputs = {"triplane": self.triplane, "origin": rays.origin, "samples": samples}
         drawn = np.empty((5, table.shape[1]), np.float32)
 
-        def draw(part: _Part) -> None:
+        def draw(part: _Worker) -> None:
             for some in _slices(table.shape[1], self.backend.most["rays"]):
                 found = self.backend.launched(part, "view", self.key, rays=table[:, some], **inputs)
                 drawn[:, some] = found["drawn"]
 
-        self.backend.lend(draw)
+        self.backend.run_on_worker(draw)
         return drawn[:3].T, drawn[3], np.where(drawn[3] > _SEEN, drawn[4], np.float32(0))
 
 

@@ -69,7 +69,7 @@ class Launcher(Protocol):
 
 
 @dataclass
-class _Arrangement:
+class _BoundBuffers:
     """The buffers of one shape, the launches bound to them, and what was captured of these."""
 
     buffers: dict[str, Buffer]
@@ -98,7 +98,7 @@ class DeviceLoop:
     def __init__(self, device: Device, launcher: Launcher, channels: int, resolution: int, width: int) -> None:
         self._device, self._launcher = device, launcher
         self._channels, self._resolution, self._width = channels, resolution, width
-        self._ready: OrderedDict[tuple[int, int, int], _Arrangement] = OrderedDict()
+        self._ready: OrderedDict[tuple[int, int, int], _BoundBuffers] = OrderedDict()
         self._kept: tuple[int, Buffer] | None = None
         self.fallback: str | None = None
 
@@ -109,19 +109,19 @@ class DeviceLoop:
             BackendError: a launch failed, or values are not finite; the message names the step.
         """
         self._kept = None
-        arrangement = self._arranged(len(images), plan.draws, plan.steps)
-        self._fill(arrangement, images, plan, seeds)
+        bound = self._buffers_for(len(images), plan.draws, plan.steps)
+        self._fill(bound, images, plan, seeds)
         with stage("loop"):
-            result = self._run(arrangement)
+            result = self._run(bound)
         if not np.isfinite(result).all():
             raise BackendError(
-                f"{self._first_bad(arrangement, images, plan, seeds)} gave NaN or infinity.",
+                f"{self._first_bad(bound, images, plan, seeds)} gave NaN or infinity.",
                 "Use precision='float32'; if that is what ran, the weights are broken.",
             )
         if len(result) > 1:
             # Each owns its memory: one that is kept does not keep the others.
             return [Planes(planes.copy()) for planes in result]
-        self._kept = (next(_keys), arrangement.buffers["triplane"])
+        self._kept = (next(_keys), bound.buffers["triplane"])
         return [Planes(result[0], self._kept[0])]
 
     def kept(self, key: int | None) -> Buffer | None:
@@ -131,7 +131,7 @@ class DeviceLoop:
     def bands(self, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> tuple[Array, Array]:
         """Reconstructs a group as far as `Backend.generate` does."""
         self.triplanes(images, plan, seeds)
-        buffers = self._arranged(len(images), plan.draws, plan.steps).buffers
+        buffers = self._buffers_for(len(images), plan.draws, plan.steps).buffers
         return self._device.download(buffers["ll"]), self._device.download(buffers[f"state{plan.steps % 2}"])
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ class DeviceLoop:
             while self._ready:
                 closing.callback(self._release, self._ready.popitem()[1])
 
-    def _arranged(self, batch: int, draws: int, steps: int) -> _Arrangement:
+    def _buffers_for(self, batch: int, draws: int, steps: int) -> _BoundBuffers:
         key = (batch, draws, steps)
         if key in self._ready:
             self._ready.move_to_end(key)
@@ -158,83 +158,83 @@ class DeviceLoop:
             **dict.fromkeys(("state0", "state1", "denoised0", "denoised1"), bands),
             "triplane": (batch, 3, c, 2 * r, 2 * r),
         }
-        arrangement = _Arrangement({}, ALIGNMENT, _aligned(4 * int(np.prod(bands))))
+        bound = _BoundBuffers({}, ALIGNMENT, _aligned(4 * int(np.prod(bands))))
         try:
             for name, shape in shapes.items():
-                self._allocate(arrangement, name, shape, 4 * int(np.prod(shape)))
-            self._allocate(arrangement, "noise", (draws, *bands), draws * arrangement.draw_stride)
-            self._allocate(arrangement, "rows", (steps, 7), steps * arrangement.row_stride)
-            arrangement.launches = self._bound(arrangement, steps)
+                self._allocate(bound, name, shape, 4 * int(np.prod(shape)))
+            self._allocate(bound, "noise", (draws, *bands), draws * bound.draw_stride)
+            self._allocate(bound, "rows", (steps, 7), steps * bound.row_stride)
+            bound.launches = self._bound(bound, steps)
         except BaseException:
-            self._release(arrangement)
+            self._release(bound)
             raise
-        self._ready[key] = arrangement
-        return arrangement
+        self._ready[key] = bound
+        return bound
 
-    def _allocate(self, arrangement: _Arrangement, name: str, shape: tuple[int, ...], size: int) -> None:
+    def _allocate(self, bound: _BoundBuffers, name: str, shape: tuple[int, ...], size: int) -> None:
         address = self._device.allocate(size)
-        arrangement.owned.append(address)
-        arrangement.buffers[name] = Buffer(address, shape)
+        bound.owned.append(address)
+        bound.buffers[name] = Buffer(address, shape)
 
-    def _release(self, arrangement: _Arrangement) -> None:
-        captured, arrangement.captured = arrangement.captured, None
+    def _release(self, bound: _BoundBuffers) -> None:
+        captured, bound.captured = bound.captured, None
         # They hold sessions, which have to go before their stream does.
-        arrangement.launches.clear()
+        bound.launches.clear()
         with ExitStack() as freeing:
-            for address in arrangement.owned:
+            for address in bound.owned:
                 freeing.callback(self._device.free, address)
             if captured is not None:
                 self._launcher.forget(captured)
 
-    def _fill(self, arrangement: _Arrangement, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> None:
-        device, buffers = self._device, arrangement.buffers
+    def _fill(self, bound: _BoundBuffers, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> None:
+        device, buffers = self._device, bound.buffers
         device.upload(buffers["image"], images)
-        if arrangement.seeds != tuple(seeds):
-            arrangement.seeds = None
+        if bound.seeds != tuple(seeds):
+            bound.seeds = None
             for index, drawn in enumerate(plan.noise(seeds)):
-                device.upload(buffers["noise"].part(index, arrangement.draw_stride), drawn)
-            arrangement.seeds = tuple(seeds)
+                device.upload(buffers["noise"].part(index, bound.draw_stride), drawn)
+            bound.seeds = tuple(seeds)
         for index, row in enumerate(plan.table.astype(np.float32)):
-            device.upload(buffers["rows"].part(index, arrangement.row_stride), row)
+            device.upload(buffers["rows"].part(index, bound.row_stride), row)
 
-    def _run(self, arrangement: _Arrangement) -> Array:
-        triplane = arrangement.buffers["triplane"]
-        if arrangement.captured is not None:
-            self._launcher.replay(arrangement.captured)
+    def _run(self, bound: _BoundBuffers) -> Array:
+        triplane = bound.buffers["triplane"]
+        if bound.captured is not None:
+            self._launcher.replay(bound.captured)
             return self._device.download(triplane)
-        for launch in arrangement.launches:
+        for launch in bound.launches:
             launch()
         plain = self._device.download(triplane)
-        if not arrangement.plain:
-            self.fallback = self._capture(arrangement, plain)
+        if not bound.plain:
+            self.fallback = self._capture(bound, plain)
             if self.fallback is not None:
-                arrangement.plain = True
+                bound.plain = True
                 _logger.warning("The sampling loop runs without a captured graph: %s", self.fallback)
         return plain
 
-    def _capture(self, arrangement: _Arrangement, plain: Array) -> str | None:
+    def _capture(self, bound: _BoundBuffers, plain: Array) -> str | None:
         """Captures the launches; returns why not, where that fails or gives something else than the plain run."""
         try:
-            captured = self._launcher.capture(arrangement.launches)
+            captured = self._launcher.capture(bound.launches)
         except BackendError as error:
             return f"capture failed: {error.cause}"
         try:
             self._launcher.replay(captured)
-            again = self._device.download(arrangement.buffers["triplane"])
+            again = self._device.download(bound.buffers["triplane"])
         except BackendError as error:
             self._launcher.forget(captured)
             return f"replay failed: {error.cause}"
         if not np.array_equal(again, plain, equal_nan=True):
             self._launcher.forget(captured)
             return "the captured graph gave another result than the plain run"
-        arrangement.captured = captured
+        bound.captured = captured
         return None
 
-    def _bound(self, arrangement: _Arrangement, steps: int) -> list[Launch]:
+    def _bound(self, bound: _BoundBuffers, steps: int) -> list[Launch]:
         """Every launch of a run, in order. The first step reads the noise itself: nothing overwrites it."""
-        b, bind = arrangement.buffers, self._launcher.bind
+        b, bind = bound.buffers, self._launcher.bind
         noise = b["noise"]
-        start = noise.part(0, arrangement.draw_stride)
+        start = noise.part(0, bound.draw_stride)
         launches = [bind("coarse", {"image": b["image"], "triplane_ll": b["ll"], "condition": b["condition"]})]
         for index in range(steps):
             before, after = index % 2, (index + 1) % 2
@@ -243,8 +243,8 @@ class DeviceLoop:
                 "condition": b["condition"],
                 # The first row has no use for a previous prediction: any finite values do.
                 "previous": b[f"denoised{before}"] if index else start,
-                "noise": noise.part(min(index + 1, noise.shape[0] - 1), arrangement.draw_stride),
-                "row": b["rows"].part(index, arrangement.row_stride),
+                "noise": noise.part(min(index + 1, noise.shape[0] - 1), bound.draw_stride),
+                "row": b["rows"].part(index, bound.row_stride),
                 "next": b[f"state{after}"],
                 "denoised": b[f"denoised{after}"],
             }
@@ -252,13 +252,13 @@ class DeviceLoop:
         details = b[f"state{steps % 2}"]
         return [*launches, bind("assemble", {"triplane_ll": b["ll"], "details": details, "triplane": b["triplane"]})]
 
-    def _first_bad(self, arrangement: _Arrangement, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> str:
+    def _first_bad(self, bound: _BoundBuffers, images: Array, plan: SamplingPlan, seeds: Sequence[int]) -> str:
         """Runs launch by launch and names the first whose result is not finite."""
-        self._fill(arrangement, images, plan, seeds)
+        self._fill(bound, images, plan, seeds)
         watched = ["condition", *(f"state{(index + 1) % 2}" for index in range(plan.steps))]
-        for index, (launch, name) in enumerate(zip(arrangement.launches, watched, strict=False)):
+        for index, (launch, name) in enumerate(zip(bound.launches, watched, strict=False)):
             launch()
-            if not np.isfinite(self._device.download(arrangement.buffers[name])).all():
+            if not np.isfinite(self._device.download(bound.buffers[name])).all():
                 return "The coarse stage" if index == 0 else f"Step {index} of {plan.steps}"
         return "The inverse wavelet transform"
 

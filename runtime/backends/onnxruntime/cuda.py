@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from ...bundle import ENGINE_GRAPHS, Bundle, Graph
 from ...errors import BackendError
-from ..device.backend import CHANGING, DeviceBackend
+from ..device.backend import DYNAMIC_SHAPE_GRAPHS, DeviceBackend
 from ..device.cuda import Buffer, CudaDevice, Device
 from .session import open_session
 
@@ -121,7 +121,7 @@ class OrtLauncher:
         self._sessions.clear()
 
     def _opened(self, graph: Graph) -> ort.InferenceSession:
-        if self._kind == "cuda" and graph.name not in CHANGING and self._why_plain is None:
+        if self._kind == "cuda" and graph.name not in DYNAMIC_SHAPE_GRAPHS and self._why_plain is None:
             try:
                 return open_session(graph, self._provider, 1, self._settings | {"enable_cuda_graph": "1"})
             except BackendError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...bundle import ENGINE_GRAPHS, Bundle
 from ...errors import BackendError
-from ..device.backend import CHANGING, LARGEST_POINTS, LARGEST_RAYS, MOST_SAMPLES, DeviceBackend
+from ..device.backend import DYNAMIC_SHAPE_GRAPHS, LARGEST_POINTS, LARGEST_RAYS, MOST_SAMPLES, DeviceBackend
 from ..device.cuda import Buffer, CudaDevice, Device, gpu_name
 from ..device.sampling_loop import Launch
 from .engine_file import EngineMiss, build_hint, built_by, engine_folder, engine_path, find_engine
@@ -74,7 +74,7 @@ class TensorRTLauncher:
                 # Left alone, RTX replaces kernels by better ones in the background, after they were captured; and where
                 # sizes change it would compile some for each that is ever asked.
                 kinds = type(getattr(settings, strategy))
-                setattr(settings, strategy, kinds.NONE if graph in CHANGING else kinds.EAGER)
+                setattr(settings, strategy, kinds.NONE if graph in DYNAMIC_SHAPE_GRAPHS else kinds.EAGER)
             made = engine.create_execution_context(*(() if settings is None else (settings,)))
             if made is None:
                 raise BackendError(f"The engine of {graph!r} gives no execution context.", "Is the GPU's memory full?")

@@ -166,7 +166,7 @@ def test_as_many_streams_as_calls_at_once_and_close_waits_for_them(bundle, tiny_
     assert len(devices) <= 4
     running = threading.Thread(target=work)
     running.start()
-    while not backend._lent and len(results) < 25:
+    while not backend._in_use and len(results) < 25:
         pass
     backend.close()
     running.join()

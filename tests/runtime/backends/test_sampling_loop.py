@@ -149,7 +149,7 @@ def test_where_capture_fails_the_loop_stays_plain_and_says_so(bundle, tiny_bundl
     loop, device, _ = made(bundle)
     device.fail = fail
     images, plan, seeds = inputs(bundle, 1, 2)
-    device.spoiled = loop._arranged(1, 1, 2).buffers["triplane"]
+    device.spoiled = loop._buffers_for(1, 1, 2).buffers["triplane"]
     wanted = expected(bundle, tiny_bundle, images, plan, seeds)[0]
     for _ in range(2):
         np.testing.assert_allclose(stacked(loop.triplanes(images, plan, seeds)), wanted, atol=1e-4)

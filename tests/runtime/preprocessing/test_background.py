@@ -178,6 +178,15 @@ def test_without_rembg_the_extra_is_named_and_auto_goes_on(tiny_bundle, monkeypa
             rt.reconstruct(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
 
 
+def test_auto_downloads_nothing(tiny_bundle, monkeypatch, tmp_path):
+    rembg = pytest.importorskip("rembg")
+    for name in ("U2NET_HOME", "REMBG_HOME", "XDG_DATA_HOME", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setattr(rembg, "new_session", lambda *_, **__: pytest.fail("a session was opened"))
+    with runtime.load(tiny_bundle) as rt, pytest.warns(runtime.BackgroundWarning, match="not removed"):
+        rt.reconstruct(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+
+
 def test_a_background_model_that_is_not_there_is_named(tiny_bundle, tmp_path):
     pytest.importorskip("rembg")
     missing = pytest.raises(runtime.OptionError, match=r"no background model at .*none\.onnx")
