@@ -50,9 +50,9 @@ def read_checkpoint(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str,
             texts = file.metadata() or {}
             weights = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except OSError as error:
-        raise CheckpointError(f"There is no checkpoint to read at {path} ({error.strerror or error}).") from error
+        raise CheckpointError(f"{path} cannot be read as a checkpoint ({error.strerror or error}).") from error
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is no safetensors checkpoint: {_kind(path) or error}.") from error
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {_kind(path) or error}.") from error
     found = texts.pop("format", "unmarked")
     if found != kind:
         raise CheckpointError(f"{path} is no checkpoint of format {kind}, but {found}.")

@@ -48,7 +48,7 @@ class OccupancyGrid:
         logit: (N^3,) float32, of the density at the middle of each cell, x slowest, z fastest.
         colors: (N^3,) items of three float32, RGB there; NumPy reads an item at once.
         maybe_surface: (N^3,) bool, True where the surface may pass through a cell whatever its middle says.
-        empty_distance: (N^3,) uint8, distance in cells to the nearest cell that is not empty: 0 for such a cell, 8 at most.
+        empty_distance: (N^3,) uint8, cells to the nearest one that is not empty: 0 for such a cell, 8 at most.
         octants: ((2N)^3,) uint8: EMPTY, SOLID, or an index into `densities`.
         densities: (256,) float32, 0 for EMPTY and SOLID.
         density_scale: density = density_scale * softplus(logit).
