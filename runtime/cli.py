@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,6 +54,7 @@ def render(
     elevation: Annotated[float, typer.Option(help="Camera angle in degrees above the ground.")] = ELEVATION,
     size: Size = 128,
     samples: Samples = 64,
+    projected: Annotated[bool, typer.Option(help="Give what the image shows the image's own pixels.")] = True,
     exact: Annotated[bool, typer.Option("--exact", help="Query every sample: slow, for comparison.")] = False,
     steps: Steps = None,
     seed: Annotated[int, typer.Option(help="Seed of the diffusion's noise.")] = 0,
@@ -81,9 +82,10 @@ def render(
         camera = Camera.orbit(azimuth, elevation)
         scene = rt.reconstruct(image, steps, seed, sampler, background, mask)
         # All that can fail comes before the first file is written.
-        frames = scene.orbit(orbit, elevation, image_size=size, num_samples=samples) if orbit else ()
+        drawing: dict[str, Any] = {"image_size": size, "num_samples": samples, "projected": projected}
+        frames = scene.orbit(orbit, elevation, **drawing) if orbit else ()
         surface = scene.mesh() if mesh else None
-        first = scene.render(camera, size, samples, exact=exact)
+        first = scene.render(camera, exact=exact, **drawing)
         save_png(first.to_uint8(), single)
         for frame, path in zip(_with_progress(frames, orbit), views, strict=True):
             save_png(frame.to_uint8(), path)

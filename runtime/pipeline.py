@@ -118,6 +118,7 @@ class Runtime:
         seed: int | Sequence[int] = 0,
         sampler: str | None = None,
         exact: bool = False,
+        projected: bool = False,
         background: str = "auto",
         mask: ImageInput | ImageBatch | None = None,
     ) -> NDArray[np.uint8]:
@@ -125,7 +126,7 @@ class Runtime:
 
         Args:
             image, steps, seed, sampler, background, mask: as in `reconstruct`.
-            camera, image_size, num_samples, exact: as in `Scene.render`.
+            camera, image_size, num_samples, exact, projected: as in `Scene.render`.
 
         Returns:
             (H, W, 3) uint8, over white; for a list (B, H, W, 3), the same pixels as one by one.
@@ -134,7 +135,7 @@ class Runtime:
         whole_number("num_samples", num_samples, 1, MAX_SAMPLES)
 
         def view(scene: Scene) -> NDArray[np.uint8]:
-            return scene.render(camera, image_size, num_samples, exact=exact).to_uint8()
+            return scene.render(camera, image_size, num_samples, exact=exact, projected=projected).to_uint8()
 
         # A scene is drawn when it is made, and gone before the next is: a list takes no more memory than its group.
         drawn = list(map(view, self._scenes(image, steps, seed, sampler, background, mask)))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .arguments import image_sides, rgb_colour, whole_number
 from .array_record import ArrayRecord
 from .backends.base import Backend
-from .errors import CameraError
+from .errors import CameraError, OptionError
 from .geometry.cameras import DISTANCE, ELEVATION, FOV, Camera
 from .geometry.rays import Rays, camera_rays
 from .mesh import Mesh, extract_mesh
@@ -24,6 +24,7 @@ from .rendering.field import DrawingField
 from .rendering.marching import SAMPLES_AT_ONCE, march, march_dense, row_costs
 from .rendering.occupancy import OccupancyGrid
 from .rendering.parallel import WorkerPool
+from .rendering.projection import Projection
 
 Array = NDArray[np.float32]
 # Rays to colour (R, 3) premultiplied, alpha and depth (R,), as `marching.march` has them.
@@ -77,6 +78,7 @@ class Scene:
         self._pool = WorkerPool.within(memory_limit, triplane.shape[1], backend.workers, backend.threads)
         self._grid: OccupancyGrid | None = None
         self._fine: OccupancyGrid | None = None
+        self._projection: Projection | None = None
         self._lock = threading.Lock()
 
     def render(
@@ -86,6 +88,7 @@ class Scene:
         num_samples: int = 64,
         background: tuple[float, float, float] = (1.0, 1.0, 1.0),
         exact: bool = False,
+        projected: bool = False,
     ) -> Frame:
         """Draws the object.
 
@@ -96,9 +99,10 @@ class Scene:
             background: RGB in [0, 1].
             exact: queries every sample of every ray, many times slower; else what is empty is left out, which changes
                 no pixel by more than about 1/255.
+            projected: gives what the input image shows the image's own pixels; alpha and depth stay as they are.
 
         Raises:
-            OptionError, CameraError: an argument out of range.
+            OptionError, CameraError: an argument out of range, or there is no input image to project.
         """
         check_process(self._process)
         height, width = image_sides(image_size)
@@ -114,12 +118,16 @@ class Scene:
             alpha, depth = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
             seen_from = camera or Camera.orbit()
             shade, costs = self._shading(seen_from, height, width, num_samples, exact)
+            projection = self._projected() if projected else None
 
             def draw(part: slice) -> None:
                 rays = camera_rays(seen_from, height, width, range(part.start, part.stop))
                 hits = np.flatnonzero(rays.hits)
                 if hits.size:
-                    colour, opacity, distance = shade(rays.take(hits))
+                    hitting = rays.take(hits)
+                    colour, opacity, distance = shade(hitting)
+                    if projection is not None:
+                        colour = projection.blend(colour, opacity, distance, hitting)
                     hits += part.start
                     rgb[hits] = np.clip(colour + (1 - opacity[:, None]) * behind, 0, 1)
                     alpha[hits], depth[hits] = opacity, distance
@@ -136,11 +144,12 @@ class Scene:
         fov: float = FOV,
         image_size: int | tuple[int, int] = 128,
         num_samples: int = 64,
+        projected: bool = False,
     ) -> Iterator[Frame]:
         """Draws the object from `frames` cameras evenly around it, from azimuth 0 towards +x, one at a time."""
         whole_number("frames", frames, 1, MAX_FRAMES)
         cameras = [Camera.orbit(360 * i / frames, elevation, distance, fov) for i in range(frames)]
-        return (self.render(camera, image_size, num_samples) for camera in cameras)
+        return (self.render(camera, image_size, num_samples, projected=projected) for camera in cameras)
 
     def mesh(self, resolution: int = 128) -> Mesh:
         """Cuts the surface out; `mesh.save("chair.glb")` writes it.
@@ -168,6 +177,21 @@ class Scene:
         alone = self._pool.threads == 1
         costs = np.ones(1, np.float32) if alone else row_costs(grid, camera, height, width, num_samples)
         return lambda rays: march(field, grid, rays, num_samples), costs
+
+    def _projected(self) -> Projection:
+        """Returns the input image's projection, which the first view that asks for it makes."""
+        if self.source is None:
+            raise OptionError(
+                "This scene was made of a triplane: there is no input image to project.", "Reconstruct one."
+            )
+        grid = self._prepared()
+        with self._lock:
+            if self._projection is None:
+                image = (self.source.pixels.transpose(1, 2, 0) + 1) / 2
+                self._projection = Projection.make(
+                    self._field, grid, self._pool, Camera.orbit(), np.ascontiguousarray(image), self.source.alpha
+                )
+            return self._projection
 
     def _prepared(self, fine: bool = False) -> OccupancyGrid:
         """Returns the occupancy grid, which the first view makes; large views share a finer one."""

@@ -119,7 +119,8 @@ def prepare(
             notes.append((text, BackgroundWarning))
     rgba[:3] *= rgba[3]
     framed = resample(rgba, window, size)
-    pixels = (framed[:3] + (1 - framed[3])) * np.float32(2) - np.float32(1)
+    # Beside an edge the filter overshoots in colour and alpha, by different amounts.
+    pixels = np.clip(framed[:3] + (1 - framed[3]), 0, 1) * np.float32(2) - np.float32(1)
     return PreparedImage(pixels, framed[3], found, confidence, tuple(notes))
 
 

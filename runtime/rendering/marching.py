@@ -86,11 +86,20 @@ def march_dense(field: Field, rays: Rays, num_samples: int) -> tuple[Array, Arra
     return colour, alpha, depth
 
 
-def march(field: Field, grid: OccupancyGrid, rays: Rays, num_samples: int) -> tuple[Array, Array, Array]:
+def march(
+    field: Field, grid: OccupancyGrid, rays: Rays, num_samples: int, optical: Array | None = None
+) -> tuple[Array, Array, Array]:
     """Draws rays front to back and queries the field only where the grid says that there is something.
 
     Samples are the midpoints of `num_samples` equal intervals of each ray's stay in the cube, whether asked for or not,
     so that the result is that of the plain method, to the grid's tolerance.
+
+    Args:
+        field: points (N, 3) to colour (N, 3) and density (N,).
+        grid: its occupancy grid.
+        rays: R of them.
+        num_samples: intervals of each ray.
+        optical: (num_samples, R) zeros, where each interval's optical depth is written; None for nowhere.
 
     Returns:
         colour (R, 3) premultiplied, alpha (R,) and depth (R,), which is the mean depth of what was hit along the
@@ -124,6 +133,8 @@ def march(field: Field, grid: OccupancyGrid, rays: Rays, num_samples: int) -> tu
             points += rays.origin[:, None]
             found, density.reshape(-1)[asked] = field(points.T)
             rgb[:, asked] = found.T
+        if optical is not None:
+            optical[start : start + len(density), here] = density * some[4]
         colour, alpha, depth = composite(rgb.reshape(3, *octants.shape), density, distances, *some[4:])
         before = transmittance[here]
         drawn[:3, here] += before * colour

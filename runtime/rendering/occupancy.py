@@ -106,8 +106,8 @@ class OccupancyGrid:
     def refined(self, field: Field, pool: WorkerPool) -> OccupancyGrid:
         """Returns a grid with fewer solid octants, after querying the middle of each that may not be solid.
 
-        Middles of octants are a texel apart, and between texels a field is interpolated: only an octant beside one above
-        low density stays solid. Low density of single texels is found only where it is sampled as finely.
+        Middles of octants are a texel apart, and between texels a field is interpolated: only an octant beside one
+        above low density stays solid. Low density of single texels is found only where it is sampled as finely.
         """
         side, levels = 2 * self.resolution, self.densities[EMPTY + 1 : SOLID]
         # Where everything around is above low density there is nothing to be gained.

@@ -40,7 +40,9 @@ def test_render_writes_the_pictures_it_names(photo, tiny_bundle, tmp_path):
     assert Image.open(out / "thing.png").size == (20, 20)
     assert "coarse" in done.stdout
     with runtime.load(tiny_bundle) as rt:
-        np.testing.assert_array_equal(np.asarray(Image.open(out / "thing.png")), rt.render(photo, image_size=20))
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(out / "thing.png")), rt.render(photo, image_size=20, projected=True)
+        )
     assert "\x1b" not in done.stdout + done.stderr, "no progress bar off a terminal"
 
 
