@@ -19,7 +19,7 @@ _FAINT, _FAINTEST, _PLAIN = 0.5, 0.1, 0.5
 _ISLAND = 0.01
 _VISIBLE, _MIN_OBJECT = 0.05, 8
 # Side of the grid that islands are told apart on.
-_GRID = 256
+_GRID = 96
 # The frame would have been larger by this share: worth a word.
 _NOTICEABLE = 0.05
 
@@ -43,7 +43,8 @@ def object_window(alpha: Array, ratio: float) -> tuple[Window, Array, str | None
     if not visible.any():
         raise ImageError("The image is fully transparent: there is no object in it.", "Check its alpha channel.")
     # The mean of alpha, weighted by its square: what is faint counts little, however much there is of it.
-    typical = float((alpha**3).sum() / (alpha**2).sum())
+    squared = alpha * alpha
+    typical = float((squared * alpha).sum() / squared.sum())
     solid = alpha > min(max(_FAINT * typical, _FAINTEST), _PLAIN)
     kept = _without_islands(solid, alpha)
     top, bottom, left, right = _box(kept)
@@ -59,8 +60,10 @@ def object_window(alpha: Array, ratio: float) -> tuple[Window, Array, str | None
         note = "Faint or small parts of the image away from the object were left out of the frame."
     side = longest / ratio
     # Soft edges belong to the object as far as they reach from it, and so do panes that it encloses.
-    near = ~touching_border(~dilated(kept, max(2, round(0.02 * longest))))
-    return ((left + right - side) / 2, (top + bottom - side) / 2, side), alpha * near, note
+    far = ~dilated(kept, max(2, round(0.02 * longest)))
+    if (alpha[far] > 0).any():
+        alpha = np.where(touching_border(far), 0, alpha)
+    return ((left + right - side) / 2, (top + bottom - side) / 2, side), alpha, note
 
 
 def resample(image: Array, window: Window, size: int) -> Array:

@@ -25,13 +25,13 @@ from .parallel import WorkerPool
 Array = NDArray[np.float32]
 
 # Pixels and samples of the look from the input camera.
-SIDE, SAMPLES = 128, 64
+SIDE, SAMPLES = 64, 48
 # A drawn point is a mean over a soft surface: it is looked for this much before where it is, in scene units.
 _MARGIN = 0.05
 # Transmittance, cosine to the surface, share of the mask around a pixel: where they begin to count, and count fully.
-_SEEN, _FACING, _INSIDE = (0.1, 0.4), (0.2, 0.5), (0.6, 1.0)
+_SEEN, _FACING, _INSIDE = (0.1, 0.4), (0.2, 0.5), (0.8, 1.0)
 # Radius, in pixels of SIDE, of what counts as around.
-_AROUND = 2
+_AROUND = 1
 # Of less alpha a drawn point has no depth to speak of.
 _LEAST_ALPHA = 0.05
 

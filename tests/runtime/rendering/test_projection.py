@@ -78,7 +78,7 @@ def test_nothing_is_projected_through_the_front_onto_what_is_behind(striped):
 def test_pixels_at_the_edge_of_the_mask_are_not_used(striped):
     image, alpha = striped
     polluted = image.copy()
-    edge = alpha & ~np.roll(alpha, 3, 0)
+    edge = alpha & ~np.roll(alpha, 2, 0)
     polluted[edge] = (0, 0, 1)
     frame = scene(polluted, alpha).render(Camera.orbit(15), projected=True)
     assert (frame.rgb[..., 2] > frame.rgb[..., :2].max(-1) + 0.2).sum() == 0
