@@ -65,7 +65,7 @@ class Ours:
         return self.runtime.scene(triplane.triplane).render(None, size, samples).rgb
 
     def mesh(self, triplane: runtime.Scene, resolution: int) -> runtime.Mesh:
-        return self.runtime.scene(triplane.triplane).mesh(resolution)
+        return self.runtime.scene(triplane.triplane).mesh(resolution, clean=False)
 
 
 class _Plain:

@@ -84,7 +84,7 @@ def render(
         # All that can fail comes before the first file is written.
         drawing: dict[str, Any] = {"image_size": size, "num_samples": samples, "projected": projected}
         frames = scene.orbit(orbit, elevation, **drawing) if orbit else ()
-        surface = scene.mesh() if mesh else None
+        surface = scene.mesh(projected=projected) if mesh else None
         first = scene.render(camera, exact=exact, **drawing)
         save_png(first.to_uint8(), single)
         for frame, path in zip(_with_progress(frames, orbit), views, strict=True):

@@ -16,9 +16,14 @@ from .outputs import MARK
 from .rendering.field import Field
 from .rendering.occupancy import OUTSIDE_LOGIT, OccupancyGrid, on_lattice, to_logit
 from .rendering.parallel import WorkerPool
+from .rendering.projection import Projection
 
 Array = NDArray[np.float32]
-FORMATS = (".glb", ".ply", ".obj")
+FORMATS = (".glb", ".ply", ".obj", ".stl")
+# Parts of less volume than this share of the largest are dropped.
+_CRUMB = 0.01
+# Steps of smoothing, forward and back by turns.
+_SMOOTHING = (0.5, -0.53) * 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +41,7 @@ class Mesh(ArrayRecord):
     colors: Array
 
     def save(self, path: str | Path) -> None:
-        """Writes .glb (with a material, colours linear as glTF wants them), .ply or .obj, by the path's ending.
+        """Writes .glb (with a material, colours linear as glTF wants them), .ply, .obj or .stl, by the path's ending.
 
         Raises:
             OptionError: another ending, or trimesh is not installed.
@@ -60,7 +65,15 @@ class Mesh(ArrayRecord):
             partial.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def extract_mesh(field: Field, grid: OccupancyGrid, resolution: int, density_scale: float, pool: WorkerPool) -> Mesh:
+def extract_mesh(
+    field: Field,
+    grid: OccupancyGrid,
+    resolution: int,
+    density_scale: float,
+    pool: WorkerPool,
+    projection: Projection | None = None,
+    clean: bool = True,
+) -> Mesh:
     """Marching cubes (Lewiner et al. 2003, as scikit-image has it) on the density's logit at 0.
 
     Args:
@@ -68,7 +81,9 @@ def extract_mesh(field: Field, grid: OccupancyGrid, resolution: int, density_sca
         grid: a coarse look at the field.
         resolution: samples along each axis of the cube, at least 8.
         density_scale: from the bundle.
-        pool: where the field is asked.
+        pool: worker pool that queries the field.
+        projection: of the input image, whose colours vertices take where it shows them; None for the field's alone.
+        clean: drops crumbs and takes the ripple of texels out.
 
     Raises:
         OptionError: scikit-image is not installed, or there is no surface.
@@ -80,17 +95,77 @@ def extract_mesh(field: Field, grid: OccupancyGrid, resolution: int, density_sca
     # A layer of outside around the cube closes what would be cut off at its faces.
     logits = _lattice(field, grid, resolution, density_scale, pool)
     if logits.max() <= 0:
-        raise OptionError("The object has no surface: its density is nowhere that of a solid.", "Try another picture.")
+        raise OptionError("The object has no surface: its density is nowhere that of a solid.", "Try another image.")
     spacing = 2 / (resolution - 1)
     found, faces, _, _ = marching_cubes(logits, 0.0, spacing=(spacing,) * 3, gradient_direction="ascent")
-    vertices = np.clip(found - spacing - 1, -1, 1).astype(np.float32)
+    vertices, faces = np.clip(found - spacing - 1, -1, 1).astype(np.float32), faces.astype(np.int64)
+    if clean:
+        vertices, faces = without_crumbs(vertices, faces)
+        vertices = smoothed(vertices, faces)
     colors = np.empty_like(vertices)
 
     def paint(part: slice) -> None:
         colors[part] = np.clip(field(vertices[part])[0], 0, 1)
 
     pool.run(paint, len(vertices))
-    return Mesh(vertices, faces.astype(np.int64), colors)
+    if projection is not None:
+        colors = projection.paint(vertices, vertex_normals(vertices, faces), colors)
+    return Mesh(vertices, faces, colors)
+
+
+def without_crumbs(vertices: Array, faces: NDArray[np.int64]) -> tuple[Array, NDArray[np.int64]]:
+    """Drops closed parts that enclose less than a hundredth of the largest one's volume.
+
+    Args:
+        vertices: (V, 3).
+        faces: (F, 3) indices, of closed surfaces.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(vertices)
+    edges = coo_array((np.ones(2 * len(faces), bool), (faces[:, :2].ravel(), faces[:, 1:].ravel())), (count, count))
+    _, part = connected_components(edges, directed=False)
+    a, b, c = (vertices[faces[:, corner]].astype(np.float64) for corner in range(3))
+    # Signed tetrahedra with the origin add up to the volume of a closed part; a hollow's is below 0.
+    volumes = np.bincount(part[faces[:, 0]], np.einsum("fi,fi->f", a, np.cross(b, c)) / 6)
+    kept = np.abs(volumes) >= _CRUMB * np.abs(volumes).max()
+    faces = faces[kept[part[faces[:, 0]]]]
+    used = np.unique(faces)
+    renumbered = np.full(count, -1, np.int64)
+    renumbered[used] = np.arange(len(used))
+    return vertices[used], renumbered[faces]
+
+
+def smoothed(vertices: Array, faces: NDArray[np.int64]) -> Array:
+    """Takes the ripple of texels out of a surface (Taubin 1995: each step back undoes the shrinking of the one before).
+
+    Args:
+        vertices: (V, 3).
+        faces: (F, 3) indices, of closed surfaces.
+    """
+    from scipy.sparse import csr_array
+
+    count = len(vertices)
+    edges = (faces.ravel(), faces[:, [1, 2, 0]].ravel())
+    # Of a closed surface every edge belongs to two faces, and is here once in each direction.
+    neighbours = csr_array((np.ones(3 * len(faces), np.float32), edges), (count, count))
+    number = np.maximum(neighbours.sum(axis=1), 1).astype(np.float32)[:, None]
+    result = vertices
+    for factor in _SMOOTHING:
+        result = result + np.float32(factor) * (neighbours @ result / number - result)
+    return np.clip(result, -1, 1)
+
+
+def vertex_normals(vertices: Array, faces: NDArray[np.int64]) -> Array:
+    """Unit normals (V, 3), outward, of faces weighted by their area."""
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    normals = np.cross(b - a, c - a)
+    summed = np.zeros_like(vertices)
+    for corner in range(3):
+        for axis in range(3):
+            summed[:, axis] += np.bincount(faces[:, corner], normals[:, axis], len(vertices))
+    return summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-12)
 
 
 def _lattice(field: Field, grid: OccupancyGrid, resolution: int, density_scale: float, pool: WorkerPool) -> Array:

@@ -151,19 +151,23 @@ class Scene:
         cameras = [Camera.orbit(360 * i / frames, elevation, distance, fov) for i in range(frames)]
         return (self.render(camera, image_size, num_samples, projected=projected) for camera in cameras)
 
-    def mesh(self, resolution: int = 128) -> Mesh:
+    def mesh(self, resolution: int = 128, projected: bool = False, clean: bool = True) -> Mesh:
         """Cuts the surface out; `mesh.save("chair.glb")` writes it.
 
         Args:
             resolution: samples along each axis of the cube, 8 to 512.
+            projected: gives vertices that the input image shows the image's colours.
+            clean: drops parts of less than a hundredth of the largest one's volume, and smooths the ripple of texels.
 
         Raises:
-            OptionError: out of range, no surface, or the extra [mesh] is not installed.
+            OptionError: out of range, no surface, no input image, or the extra [mesh] is not installed.
         """
         check_process(self._process)
         whole_number("resolution", resolution, 8, 512, "The default is 128.")
         with stage("mesh"):
-            return extract_mesh(self._field, self._prepared(), resolution, self._density_scale, self._pool)
+            projection = self._projected() if projected else None
+            grid = self._prepared()
+            return extract_mesh(self._field, grid, resolution, self._density_scale, self._pool, projection, clean)
 
     def _shading(self, camera: Camera, height: int, width: int, num_samples: int, exact: bool) -> tuple[Shade, Array]:
         """Returns the ray shader, and the relative cost of each of some bands of rows."""

@@ -111,6 +111,22 @@ class Projection:
         result[hit] += share[:, None] * (alpha[hit, None] * image - colour[hit])
         return result
 
+    def paint(self, points: Array, normals: Array, colours: Array) -> Array:
+        """Replaces colours of surface points by the image's where it shows them.
+
+        Args:
+            points: (V, 3) on a surface.
+            normals: (V, 3) unit vectors, outward.
+            colours: (V, 3) in [0, 1].
+        """
+        toward = self.camera.position.astype(np.float32) - points
+        toward /= np.linalg.norm(toward, axis=1, keepdims=True)
+        places = self.camera.project(points).astype(np.float32)
+        # Of a soft surface the cut is in the middle: light has to come out of half of it.
+        outside = points + np.float32(_MARGIN) * normals
+        share = self._share(outside, places) * _ramp((toward * normals).sum(1), *_FACING)
+        return colours + share[:, None] * (_bilinear(self.image, places) - colours)
+
     def _share(self, points: Array, places: Array) -> Array:
         """(K,) in [0, 1], how much of each point's colour is the image's."""
         away = np.linalg.norm(points - self.camera.position.astype(np.float32), axis=1) - np.float32(_MARGIN)

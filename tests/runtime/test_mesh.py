@@ -1,6 +1,7 @@
 """Meshes: right place, size, winding and colour, read back from every format."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import trimesh
 from skimage.measure import marching_cubes
 
 import runtime
-from runtime.mesh import extract_mesh
+from runtime.mesh import extract_mesh, vertex_normals
 from runtime.rendering.occupancy import OccupancyGrid, to_logit
 from runtime.rendering.parallel import WorkerPool
 
@@ -33,7 +34,9 @@ PLANES = np.zeros((3, 1, 64, 64), np.float32)
 
 def cut(field, resolution):
     pool = WorkerPool(1 << 14)
-    return extract_mesh(field, OccupancyGrid.of(field, PLANES, SCALE, (0, 0, 0), pool), resolution, SCALE, pool)
+    return extract_mesh(
+        field, OccupancyGrid.of(field, PLANES, SCALE, (0, 0, 0), pool), resolution, SCALE, pool, clean=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def test_an_empty_object_and_bad_arguments_are_refused(tiny_runtime, pictures, m
     for resolution in (0, 7, 513, 2.5):
         with pytest.raises(runtime.OptionError, match="resolution"):
             scene.mesh(resolution)
-    for name in ("thing.stl", "thing"):
+    for name in ("thing.fbx", "thing"):
         with pytest.raises(runtime.OptionError, match="cannot be written"):
             mesh.save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
@@ -105,7 +108,7 @@ def test_a_scene_is_cut_in_its_own_field(mesh):
         def query(self, points):
             return ellipsoid(points)
 
-    found = runtime.Scene(Backend(), PLANES, 1 << 24, SCALE, (0, 0, 0)).mesh(64)
+    found = runtime.Scene(Backend(), PLANES, 1 << 24, SCALE, (0, 0, 0)).mesh(64, clean=False)
     np.testing.assert_array_equal(found.vertices, mesh.vertices)
     np.testing.assert_array_equal(found.faces, mesh.faces)
     np.testing.assert_array_equal(found.colors, mesh.colors)
@@ -139,7 +142,7 @@ def test_the_surface_is_that_of_asking_everywhere_at_a_fraction_of_the_points(fi
     pool = WorkerPool(1 << 14)
     grid = OccupancyGrid.of(counted, PLANES, SCALE, (0, 0, 0), pool)
     looked = sum(asked)
-    found = extract_mesh(counted, grid, resolution, SCALE, pool)
+    found = extract_mesh(counted, grid, resolution, SCALE, pool, clean=False)
     vertices, faces = dense(field, resolution)
     np.testing.assert_allclose(found.vertices, vertices, atol=1e-6)
     np.testing.assert_array_equal(found.faces, faces)
@@ -162,7 +165,45 @@ def test_a_surface_through_a_trained_like_triplane_is_that_of_asking_everywhere(
     pool = WorkerPool(1 << 14)
     sensitivity = tiny_runtime.bundle.sensitivity
     grid = OccupancyGrid.of(shifted, scene.triplane, SCALE, sensitivity, pool)
-    found = extract_mesh(shifted, grid, 48, SCALE, pool)
+    found = extract_mesh(shifted, grid, 48, SCALE, pool, clean=False)
     vertices, _ = dense(shifted, 48)
     assert len(found.vertices) == len(vertices)
     np.testing.assert_allclose(found.vertices, vertices, atol=1e-6)
+
+
+def speckled(points):
+    """A ball, and a crumb beside it; the logit ripples with the texels."""
+    ball = 0.5 - np.linalg.norm(points, axis=1)
+    crumb = 0.07 - np.linalg.norm(points - np.float32([0.8, 0, 0]), axis=1)
+    logit = 20 * np.maximum(ball, crumb) + 0.15 * np.cos(64 * np.pi * points).sum(1)
+    return np.full(points.shape, 0.5, np.float32), (SCALE * np.logaddexp(0, logit)).astype(np.float32)
+
+
+def test_a_clean_mesh_has_no_crumbs_less_ripple_and_the_same_volume():
+    import trimesh
+
+    pool = WorkerPool(1 << 16)
+    grid = OccupancyGrid.of(speckled, PLANES, SCALE, (0, 0, 0), pool)
+    raw, clean = (extract_mesh(speckled, grid, 128, SCALE, pool, clean=on) for on in (False, True))
+    before, after = (trimesh.Trimesh(m.vertices, m.faces, process=False) for m in (raw, clean))
+    assert len(before.split()) == 2
+    assert len(after.split()) == 1
+    assert after.is_watertight
+    assert after.is_winding_consistent
+    assert after.volume == pytest.approx(max(part.volume for part in before.split()), rel=0.01)
+    roughness = [np.linalg.norm(m.vertices[np.abs(m.vertices[:, 0]) < 0.6], axis=1).std() for m in (raw, clean)]
+    assert roughness[1] < 0.8 * roughness[0]
+    outward = (vertex_normals(clean.vertices, clean.faces) * clean.vertices).sum(1)
+    assert (outward > 0).all()
+
+
+def test_vertices_that_the_image_shows_take_its_colours():
+    with runtime.load() as rt:
+        scene = rt.reconstruct(Path(__file__).parents[2] / "examples" / "mug.png")
+        plain, projected = scene.mesh(48), scene.mesh(48, projected=True)
+    np.testing.assert_array_equal(plain.vertices, projected.vertices)
+    changed = np.abs(projected.colors - plain.colors).max(1) > 0.02
+    assert changed.any()
+    # What changes faces the camera.
+    facing = (vertex_normals(plain.vertices, plain.faces) * runtime.Camera.orbit().position).sum(1)
+    assert facing[changed].min() > 0
