@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import glob
 import statistics
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from .backends import BACKENDS
 from .commands import one_sentence_errors, say, say_error
-from .errors import OptionError
+from .errors import ImageError, OptionError
 from .geometry.cameras import AZIMUTH, ELEVATION, Camera
-from .outputs import check_targets, remove_stale, save_png
+from .jobs import jobs_of
+from .outputs import check_targets
 from .pipeline import Runtime
 from .preprocessing import BACKGROUNDS
 from .profiling import record_times
-from .scene import MAX_FRAMES, Frame
 
+Item = TypeVar("Item")
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -42,10 +42,12 @@ Samples = Annotated[int, typer.Option(help="Samples per ray.")]
 
 @app.command()
 def render(
-    image: Annotated[Path, typer.Argument(help="An image of one object; - reads standard input.")],
+    images: Annotated[list[Path], typer.Argument(help="Images of one object each, or folders; - is standard input.")],
     out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("out"),
     orbit: Annotated[int, typer.Option(help="Also draw this many views around the object.")] = 0,
     mesh: Annotated[bool, typer.Option("--mesh", help="Also write the surface as a GLB file.")] = False,
+    turntable: Annotated[str, typer.Option(help="Also write an animation: webp, gif, or png (APNG).")] = "",
+    frames: Annotated[int, typer.Option(help="Of the turntable.", min=2)] = 36,
     background: Annotated[str, typer.Option(help=f"{', '.join(BACKGROUNDS)}: what to do with an opaque one.")] = "auto",
     mask: Annotated[Path | None, typer.Option(help="Image of the object's mask, white on black.")] = None,
     background_model: Annotated[str | None, typer.Option(help="For rembg: one of its models, or an ONNX file.")] = None,
@@ -67,39 +69,33 @@ def render(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that others wrote, too.")] = False,
     times: Annotated[bool, typer.Option("--times", help="Print the seconds of each stage.")] = False,
 ) -> None:
-    """Reconstructs the object in an image and draws it."""
+    """Reconstructs the object in each image and draws it."""
     if orbit < 0:
         raise OptionError(f"--orbit must be 0 or more, not {orbit}.", "Leave it out for a single view.")
-    stem = "stdin" if str(image) == "-" else image.stem
-    single = out / f"{stem}.png"
-    if single.exists() and image.exists() and single.samefile(image):
-        raise OptionError(f"The result would overwrite the input {image}.", "Name another folder with --out.")
-    views = [out / f"{stem}_orbit_{index:03d}.png" for index in range(min(orbit, MAX_FRAMES))]
-    surface_file, input_file = out / f"{stem}.glb", out / f"{stem}_input.png"
-    optional = [path for path, wanted in ((surface_file, mesh), (input_file, save_input)) if wanted]
-    check_targets([single, *views, *optional], overwrite)
+    jobs = jobs_of(images, turntable, out=out, orbit=orbit, mesh=mesh, save_input=save_input, frames=frames)
+    if mask is not None and len(jobs) > 1:
+        raise OptionError("--mask is of one image.", "Render them one by one.")
+    check_targets((target for job in jobs for target in job.targets()), overwrite)
+    drawing: dict[str, Any] = {"image_size": size, "num_samples": samples, "projected": projected}
+    making = {"steps": steps, "seed": seed, "sampler": sampler, "background": background, "mask": mask}
+    camera, failed = Camera.orbit(azimuth, elevation), []
     with _open(bundle, backend, precision, threads, memory_limit, background_model) as rt, record_times() as recorded:
-        camera = Camera.orbit(azimuth, elevation)
-        scene = rt.reconstruct(image, steps, seed, sampler, background, mask)
-        # All that can fail comes before the first file is written.
-        drawing: dict[str, Any] = {"image_size": size, "num_samples": samples, "projected": projected}
-        frames = scene.orbit(orbit, elevation, **drawing) if orbit else ()
-        surface = scene.mesh(projected=projected) if mesh else None
-        first = scene.render(camera, exact=exact, **drawing)
-        save_png(first.to_uint8(), single)
-        for frame, path in zip(_with_progress(frames, orbit), views, strict=True):
-            save_png(frame.to_uint8(), path)
-        if orbit:
-            remove_stale(out, f"{glob.escape(stem)}_orbit_[0-9]*.png", views)
-        if surface is not None:
-            surface.save(surface_file)
-        if save_input and scene.source is not None:
-            save_png(scene.source.to_uint8(), input_file)
-    written = [single, *views, *optional]
-    several = f" to {written[-1]}, {len(written)} files" if len(written) > 1 else ""
-    say(f"Wrote {written[0]}{several} ({rt.backend.name}, {rt.precision}).")
+        for job in _with_progress(jobs, len(jobs) if len(jobs) > 1 else 0, "images"):
+            try:
+                written = job.run(rt, camera, elevation, making, drawing, exact, _with_progress)
+            except ImageError as error:
+                if len(jobs) == 1:
+                    raise
+                failed.append(job.image)
+                say_error(f"failed: {job.image}: {error}")
+                continue
+            several = f" to {written[-1]}, {len(written)} files" if len(written) > 1 else ""
+            say(f"Wrote {written[0]}{several} ({rt.backend.name}, {rt.precision}).")
     if times:
         _print_table(_stage_table(recorded))
+    if failed:
+        say_error(f"error: {len(failed)} of {len(jobs)} images failed: {', '.join(map(str, failed))}")
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -195,14 +191,14 @@ def _open(
         raise
 
 
-def _with_progress(frames: Iterable[Frame], total: int) -> Iterable[Frame]:
-    """The frames, with a bar on a terminal."""
+def _with_progress(items: Iterable[Item], total: int, what: str) -> Iterable[Item]:
+    """The items, with a bar on a terminal."""
     if not total or not sys.stderr.isatty():
-        return frames
+        return items
     from rich.console import Console
     from rich.progress import track
 
-    return track(frames, "orbit", total, console=Console(stderr=True), transient=True)
+    return track(items, what, total, console=Console(stderr=True), transient=True)
 
 
 def _print_table(table: Table) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +14,19 @@ from .errors import OptionError
 from .files import atomic_write
 
 MARK = "wavelet-triplane-diffusion"
-# Beginning of a file in which its mark is found.
+# Beginning and end of a file in which its mark is found.
 _HEAD = 4096
+# Animations by their endings.
+ANIMATIONS = {".webp": "WEBP", ".gif": "GIF", ".png": "PNG"}
 
 
 def is_ours(path: Path) -> bool:
     """Whether a file carries this program's mark."""
     try:
         with path.open("rb") as file:
-            return MARK.encode() in file.read(_HEAD)
+            head = file.read(_HEAD)
+            file.seek(max(0, path.stat().st_size - _HEAD))
+            return MARK.encode() in head + file.read(_HEAD)
     except OSError:
         return False
 
@@ -51,6 +56,26 @@ def save_png(pixels: NDArray[np.uint8], path: Path) -> None:
     info.add_text("Software", MARK)
     with atomic_write(path) as partial:
         Image.fromarray(pixels).save(partial, "PNG", pnginfo=info)
+
+
+def save_animation(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
+    """Writes frames (H, W, 3) uint8 as an endless animation, 25 a second, whole or not at all.
+
+    Args:
+        frames: at least two.
+        path: ends on one of `ANIMATIONS`.
+    """
+    kind = ANIMATIONS[path.suffix.lower()]
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", MARK)
+    marked: dict[str, Any] = {
+        "PNG": {"pnginfo": info},
+        "GIF": {"comment": MARK.encode()},
+        "WEBP": {"xmp": MARK.encode(), "quality": 90, "method": 4},
+    }[kind]
+    first, *rest = (Image.fromarray(frame) for frame in frames)
+    with atomic_write(path) as partial:
+        first.save(partial, kind, save_all=True, append_images=rest, duration=40, loop=0, **marked)
 
 
 def remove_stale(folder: Path, pattern: str, kept: Iterable[Path]) -> None:
