@@ -52,11 +52,10 @@ class Job:
 
     def targets(self) -> list[Path]:
         """All files that it writes, the single view first."""
+        # A PNG of the image's own name is the single view.
+        animation = "_turntable.png" if self.turntable == ".png" else self.turntable
         optional = (
-            (
-                f"{self.stem}{self.turntable}" if self.turntable != ".png" else f"{self.stem}_turntable.png",
-                self.turntable,
-            ),
+            (f"{self.stem}{animation}", self.turntable),
             (f"{self.stem}.glb", self.mesh),
             (f"{self.stem}_input.png", self.save_input),
         )

@@ -68,14 +68,14 @@ def save_animation(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
     kind = ANIMATIONS[path.suffix.lower()]
     info = PngImagePlugin.PngInfo()
     info.add_text("Software", MARK)
-    marked: dict[str, Any] = {
+    marks: dict[str, dict[str, Any]] = {
         "PNG": {"pnginfo": info},
         "GIF": {"comment": MARK.encode()},
         "WEBP": {"xmp": MARK.encode(), "quality": 90, "method": 4},
-    }[kind]
+    }
     first, *rest = (Image.fromarray(frame) for frame in frames)
     with atomic_write(path) as partial:
-        first.save(partial, kind, save_all=True, append_images=rest, duration=40, loop=0, **marked)
+        first.save(partial, kind, save_all=True, append_images=rest, duration=40, loop=0, **marks[kind])
 
 
 def remove_stale(folder: Path, pattern: str, kept: Iterable[Path]) -> None:
