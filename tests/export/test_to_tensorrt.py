@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import onnx
 import pytest
-import typer
 from onnx import helper
 
 import export.to_tensorrt as exporter
@@ -228,7 +227,7 @@ def test_what_was_built_is_reported_before_the_error_that_ended_it(tiny_variants
         return Built(b"plan", {("CONVOLUTION", "HALF"): 3}, 1.0)
 
     monkeypatch.setattr(exporter, "build", failing)
-    with pytest.raises(typer.Exit):
+    with pytest.raises(SystemExit):
         exporter.main(tiny_variants, tmp_path, "rtx", ["float16"], targets="sm89")
     printed = capsys.readouterr()
     assert "float16 coarse was built: there is none yet." in printed.out
