@@ -112,7 +112,7 @@ class Ball:
 
 
 def test_the_distance_of_concentric_balls_is_the_difference_of_their_radii():
-    scene = runtime.Scene(Ball(), np.zeros((3, 1, 128, 128, (0.0, 0.0, 0.0)), np.float32), 1 << 26, 20.0)
+    scene = runtime.Scene(Ball(), np.zeros((3, 1, 128, 128), np.float32), 1 << 26, 20.0, (0, 0, 0))
     rng = np.random.default_rng(0)
     sphere = rng.standard_normal((10_000, 3))
     sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)

@@ -119,7 +119,7 @@ def test_a_schedule_shorter_than_the_usual_steps_has_fewer():
 def test_a_checkpoint_may_name_its_own_defaults(tiny_model):
     notes = {"defaults": {"steps": 7, "sampler": "dpmpp_2m"}}
     assert describe_model(tiny_model, "x", True, notes, [1.0] * 3)["defaults"] == {"steps": 7, "sampler": "dpmpp_2m"}
-    assert describe_model(tiny_model, "x", True, {})["defaults"] == {"steps": 4, "sampler": "ddim"}
+    assert describe_model(tiny_model, "x", True, {}, [1.0] * 3)["defaults"] == {"steps": 4, "sampler": "ddim"}
 
 
 def test_the_shipped_bundle_belongs_to_this_code():
