@@ -20,6 +20,7 @@ from typing import Any
 
 import onnx
 import torch
+from onnx_ir.passes.common import DeduplicateInitializersPass
 from torch import Tensor, nn
 
 from model import WaveletTriplaneDiffusion
@@ -229,6 +230,7 @@ def to_onnx(definition: GraphDefinition) -> onnx.ModelProto:
             verbose=False,
         )
     assert program is not None
+    DeduplicateInitializersPass(size_limit=1 << 20)(program.model)  # Norms of one size have the same ones for scales.
     proto = program.model_proto
     _name_shapes(proto, definition)
     _forget_sources(proto)
