@@ -1,7 +1,10 @@
 """Objects cut out from backgrounds that photographs have, and what `background` and `mask` make of an image."""
 
+import importlib
+import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -132,6 +135,25 @@ def test_the_runtime_and_lists_take_backgrounds_and_masks(tiny_runtime):
         tiny_runtime.reconstruct([photo, photo], mask=[rgba[..., 3]])
 
 
+@pytest.fixture(scope="module")
+def rembg():
+    """rembg, without the alpha matting that is not used here: compiling that takes a minute."""
+    if importlib.util.find_spec("rembg") is None:
+        pytest.skip("rembg is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, function in (
+            ("pymatting.alpha.estimate_alpha_cf", "estimate_alpha_cf"),
+            ("pymatting.foreground.estimate_foreground_ml", "estimate_foreground_ml"),
+            ("pymatting.util.util", "stack_images"),
+        ):
+            for parent in ("pymatting", name.rpartition(".")[0]):
+                patch.setitem(sys.modules, parent, ModuleType(parent))
+            module = ModuleType(name)
+            setattr(module, function, None)
+            patch.setitem(sys.modules, name, module)
+        yield importlib.import_module("rembg")
+
+
 @pytest.fixture
 def network(tmp_path):
     """An ONNX file with U2-Net's signature whose mask is the red channel."""
@@ -157,8 +179,7 @@ def red_disc():
     return image
 
 
-def test_a_network_of_the_users_own_removes_backgrounds(tiny_bundle, network):
-    pytest.importorskip("rembg")
+def test_a_network_of_the_users_own_removes_backgrounds(tiny_bundle, network, rembg):
     with runtime.load(tiny_bundle, background_model=network) as rt:
         source = rt.reconstruct(red_disc(), background="rembg").source
     assert source.background == "rembg"
@@ -178,8 +199,7 @@ def test_without_rembg_the_extra_is_named_and_auto_goes_on(tiny_bundle, monkeypa
             rt.reconstruct(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
 
 
-def test_auto_downloads_nothing(tiny_bundle, monkeypatch, tmp_path):
-    rembg = pytest.importorskip("rembg")
+def test_auto_downloads_nothing(tiny_bundle, monkeypatch, tmp_path, rembg):
     for name in ("U2NET_HOME", "REMBG_HOME", "XDG_DATA_HOME", "HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setattr(rembg, "new_session", lambda *_, **__: pytest.fail("a session was opened"))
@@ -187,8 +207,7 @@ def test_auto_downloads_nothing(tiny_bundle, monkeypatch, tmp_path):
         rt.reconstruct(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
 
 
-def test_a_background_model_that_is_not_there_is_named(tiny_bundle, tmp_path):
-    pytest.importorskip("rembg")
+def test_a_background_model_that_is_not_there_is_named(tiny_bundle, tmp_path, rembg):
     missing = pytest.raises(runtime.OptionError, match=r"no background model at .*none\.onnx")
     with runtime.load(tiny_bundle, background_model=tmp_path / "none.onnx") as rt, missing:
         rt.reconstruct(red_disc(), background="rembg")
