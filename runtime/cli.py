@@ -14,9 +14,9 @@ import typer
 
 from .backends import BACKENDS
 from .commands import one_sentence_errors, say, say_error
-from .errors import ImageError, OptionError
+from .errors import OptionError, WaveletTriplaneError
 from .geometry.cameras import AZIMUTH, ELEVATION, Camera
-from .jobs import jobs_of
+from .jobs import FRAMES, jobs_of
 from .outputs import check_targets
 from .pipeline import Runtime
 from .preprocessing import BACKGROUNDS
@@ -47,7 +47,7 @@ def render(
     orbit: Annotated[int, typer.Option(help="Also draw this many views around the object.")] = 0,
     mesh: Annotated[bool, typer.Option("--mesh", help="Also write the surface as a GLB file.")] = False,
     turntable: Annotated[str, typer.Option(help="Also write an animation: webp, gif, or png (APNG).")] = "",
-    frames: Annotated[int, typer.Option(help="Of the turntable.", min=2)] = 36,
+    frames: Annotated[int, typer.Option(help="Of the turntable.", min=2)] = FRAMES,
     background: Annotated[str, typer.Option(help=f"{', '.join(BACKGROUNDS)}: what to do with an opaque one.")] = "auto",
     mask: Annotated[Path | None, typer.Option(help="Image of the object's mask, white on black.")] = None,
     background_model: Annotated[str | None, typer.Option(help="For rembg: one of its models, or an ONNX file.")] = None,
@@ -83,7 +83,7 @@ def render(
         for job in _with_progress(jobs, len(jobs) if len(jobs) > 1 else 0, "images"):
             try:
                 written = job.run(rt, camera, elevation, making, drawing, exact, _with_progress)
-            except ImageError as error:
+            except WaveletTriplaneError as error:
                 if len(jobs) == 1:
                     raise
                 failed.append(job.image)

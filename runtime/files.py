@@ -28,7 +28,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        if error.filename is None or Path(os.fsdecode(error.filename)) == partial:
+        if error.filename is None or str(error.filename) == str(partial):
             error.filename = str(path)
         raise
 

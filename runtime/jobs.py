@@ -16,6 +16,8 @@ from .scene import MAX_FRAMES, Frame
 
 # Endings of what is taken for an image in a folder.
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
+# Of a turntable, by default: a second and a half.
+FRAMES = 36
 Progress = Callable[[Iterable[Frame], int, str], Iterable[Frame]]
 
 
@@ -39,7 +41,7 @@ class Job:
     mesh: bool = False
     save_input: bool = False
     turntable: str = ""
-    frames: int = 36
+    frames: int = FRAMES
 
     @property
     def stem(self) -> str:

@@ -85,22 +85,20 @@ def prepare(
             by a network; "auto" takes a mask or alpha that is there, else "plain" where it is sure, else "rembg" where
             that and its model are on this machine, else keeps the background and says so.
         mask: of the object, in the image's proportions: its alpha where it has some, else its brightness.
-        matting: the network of "rembg"; None for none.
+        matting: the network of "rembg"; None for its default model.
 
     Raises:
         ImageError: it cannot be read, or holds nothing to reconstruct; the message says what is allowed.
-        OptionError: an unknown background, or "rembg" without `matting`.
+        OptionError: an unknown background, or "rembg" that is not installed.
     """
     if background not in BACKGROUNDS:
         raise OptionError(f"Unknown background {background!r}; there are {', '.join(BACKGROUNDS)}.", "'auto' chooses.")
-    if background == "rembg" and matting is None:
-        raise OptionError("background='rembg' needs `matting`, which is not there.", "Install the extra [background].")
     rgba = to_rgba(image)
     found, confidence = "alpha", 1.0
     if mask is not None:
         rgba[3], found = _mask_of(mask, rgba.shape[1:]), "mask"
     elif (rgba[3] > 0.5).mean() > _FULL:
-        rgba, found, confidence = _cut(rgba, background, matting)
+        rgba, found, confidence = _cut(rgba, background, matting or Matting())
     notes: list[tuple[str, type[Warning]]] = []
     if found == "keep":
         height, width = rgba.shape[1:]
@@ -138,9 +136,9 @@ def prepare_image(
     return prepared.pixels
 
 
-def _cut(rgba: Array, background: str, matting: Matting | None) -> tuple[Array, str, float]:
+def _cut(rgba: Array, background: str, matting: Matting) -> tuple[Array, str, float]:
     """An opaque image with the alpha that `background` stands for, which that was, and how sure it is."""
-    if background == "rembg" and matting is not None:
+    if background == "rembg":
         return _with_alpha(rgba, matting(rgba[:3])), "rembg", 1.0
     if background in ("auto", "plain"):
         from .background import cut_out
@@ -150,7 +148,7 @@ def _cut(rgba: Array, background: str, matting: Matting | None) -> tuple[Array, 
             raise ImageError("No object stands out from the background.", _REMEDY)
         if background == "plain" or cutout.confidence >= SURE:
             return cutout.rgba, "plain", cutout.confidence
-        if matting is not None and matting.is_present():
+        if matting.is_present():
             return _with_alpha(rgba, matting(rgba[:3])), "rembg", 1.0
     return rgba, "keep", 0.0
 

@@ -68,7 +68,7 @@ class Projection:
             pool: worker pool.
             camera: from where the image was taken, at the middle of a square image.
             image: (S, S, 3) in [0, 1].
-            mask: (S, S) in [0, 1], its alpha.
+            mask: (S, S) in [0, 1], its alpha; S is a multiple of SIDE, as that of every model is.
         """
         rays = camera_rays(camera, SIDE, SIDE)
         optical = np.zeros((SAMPLES, SIDE * SIDE), np.float32)
@@ -149,19 +149,13 @@ def _trust(alpha: Array, depth: Array, mask: Array, camera: Camera) -> Array:
     pixel = 2 * np.tan(np.radians(camera.fov) / 2) * np.maximum(smooth, 0.1) / SIDE
     slope = np.hypot(*np.gradient(smooth)) / pixel
     facing = 1 / np.sqrt(1 + np.square(slope))
-    cells = mask.shape[0] // SIDE if mask.shape[0] % SIDE == 0 else 0
-    small = mask.reshape(SIDE, cells, SIDE, cells).mean((1, 3)) if cells else _resampled(mask)
+    cells = mask.shape[0] // SIDE
+    small = mask.reshape(SIDE, cells, SIDE, cells).mean((1, 3))
     if mask.min() > 0.5:  # The background was kept: what is drawn is the only mask there is.
         small = (alpha > 0.5).astype(np.float32)
     inside = blurred(small, _AROUND)
     weight: Array = (_ramp(facing, *_FACING) * _ramp(inside, *_INSIDE) * (near > 0.05)).astype(np.float32)
     return blurred(weight, 1)
-
-
-def _resampled(mask: Array) -> Array:
-    """A mask in steps of SIDE, by its nearest pixels."""
-    rows = np.minimum((np.arange(SIDE) + 0.5) * mask.shape[0] / SIDE, mask.shape[0] - 1).astype(int)
-    return mask[np.ix_(rows, rows)]
 
 
 def _ramp(values: Array, low: float, high: float) -> Array:
