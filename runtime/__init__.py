@@ -35,7 +35,7 @@ from .errors import (
     WaveletTriplaneError,
 )
 from .geometry.cameras import Camera
-from .mesh import Mesh
+from .meshing.mesh import Mesh
 from .pipeline import Runtime
 from .preprocessing import ImageBatch, ImageInput
 from .profiling import record_times

@@ -1,4 +1,4 @@
-"""Checks of arguments that several calls share: whole numbers, image sizes, background colours."""
+"""Checks of arguments that several calls share: numbers, image sizes, background colours."""
 
 from __future__ import annotations
 
@@ -34,6 +34,23 @@ def whole_number(name: str, value: Any, least: int, most: int | None = None, rem
             remedy or f"Give a whole number {allowed}.",
         )
     return int(value)
+
+
+def real_number(name: str, value: Any, above: float) -> float:
+    """Returns `value` as a float if it is a finite number greater than `above`; True and False are none.
+
+    Args:
+        name: of the argument, for the message.
+        value: int, float or NumPy number.
+        above: the limit.
+
+    Raises:
+        OptionError: of another type, or out of range.
+    """
+    fits = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not fits or not np.isfinite(value) or value <= above:
+        raise OptionError(f"{name} must be a number above {above:g}, not {value!r}.", f"Give a number above {above:g}.")
+    return float(value)
 
 
 def image_sides(image_size: Any) -> tuple[int, int]:

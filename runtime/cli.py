@@ -1,4 +1,4 @@
-"""The command line: `wavelet-triplane render|info|doctor|bench`, or `python -m runtime`."""
+"""The command line: `wavelet-triplane render|mesh|info|doctor|bench`, or `python -m runtime`."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ Steps = Annotated[int | None, typer.Option(help="Sampling steps; the bundle's de
 Sampler = Annotated[str | None, typer.Option(help="ddim, dpmpp_2m, euler or ddpm.")]
 Size = Annotated[int, typer.Option(help="Side of the drawn views in pixels.")]
 Samples = Annotated[int, typer.Option(help="Samples per ray.")]
+Background = Annotated[str, typer.Option(help=f"{', '.join(BACKGROUNDS)}: what to do with an opaque one.")]
+Mask = Annotated[Path | None, typer.Option(help="Image of the object's mask, white on black.")]
+BackgroundModel = Annotated[str | None, typer.Option(help="For rembg: one of its models, or an ONNX file.")]
+Projected = Annotated[bool, typer.Option(help="Give what the image shows the image's own pixels.")]
+Seed = Annotated[int, typer.Option(help="Seed of the diffusion's noise.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that others wrote, too.")]
 
 
 @app.command()
@@ -46,33 +52,42 @@ def render(
     out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("out"),
     orbit: Annotated[int, typer.Option(help="Also draw this many views around the object.")] = 0,
     mesh: Annotated[bool, typer.Option("--mesh", help="Also write the surface as a GLB file.")] = False,
-    turntable: Annotated[str, typer.Option(help="Also write an animation: webp, gif, or png (APNG).")] = "",
+    contact_sheet: Annotated[bool, typer.Option("--contact-sheet", help="Also write the views on one sheet.")] = False,
+    turntable: Annotated[str, typer.Option(help="Also write an animation: webp, gif, png (APNG) or mp4.")] = "",
     frames: Annotated[int, typer.Option(help="Of the turntable.", min=2)] = FRAMES,
-    background: Annotated[str, typer.Option(help=f"{', '.join(BACKGROUNDS)}: what to do with an opaque one.")] = "auto",
-    mask: Annotated[Path | None, typer.Option(help="Image of the object's mask, white on black.")] = None,
-    background_model: Annotated[str | None, typer.Option(help="For rembg: one of its models, or an ONNX file.")] = None,
+    transparent: Annotated[
+        bool, typer.Option("--transparent", help="Leave the background out (not GIF, MP4).")
+    ] = False,
+    depth: Annotated[bool, typer.Option("--depth", help="Also write depths, 16 bit: 1/10000 scene units.")] = False,
+    normals: Annotated[bool, typer.Option("--normals", help="Also write the surface's normals.")] = False,
+    background: Background = "auto",
+    mask: Mask = None,
+    background_model: BackgroundModel = None,
     save_input: Annotated[bool, typer.Option("--save-input", help="Also write what the model was given.")] = False,
     azimuth: Annotated[float, typer.Option(help="Camera angle in degrees, from +z towards +x.")] = AZIMUTH,
     elevation: Annotated[float, typer.Option(help="Camera angle in degrees above the ground.")] = ELEVATION,
     size: Size = 128,
     samples: Samples = 64,
-    projected: Annotated[bool, typer.Option(help="Give what the image shows the image's own pixels.")] = True,
+    projected: Projected = True,
     exact: Annotated[bool, typer.Option("--exact", help="Query every sample: slow, for comparison.")] = False,
     steps: Steps = None,
-    seed: Annotated[int, typer.Option(help="Seed of the diffusion's noise.")] = 0,
+    seed: Seed = 0,
     sampler: Sampler = None,
     bundle: Bundle = None,
     backend: BackendName = "auto",
     precision: Precision = None,
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that others wrote, too.")] = False,
+    overwrite: Overwrite = False,
     times: Annotated[bool, typer.Option("--times", help="Print the seconds of each stage.")] = False,
 ) -> None:
     """Reconstructs the object in each image and draws it."""
     if orbit < 0:
         raise OptionError(f"--orbit must be 0 or more, not {orbit}.", "Leave it out for a single view.")
-    jobs = jobs_of(images, turntable, out=out, orbit=orbit, mesh=mesh, save_input=save_input, frames=frames)
+    jobs = jobs_of(
+        images, out, turntable, orbit=orbit, mesh=mesh, save_input=save_input, frames=frames, sheet=contact_sheet,
+        transparent=transparent, depth=depth, normals=normals,
+    )  # fmt: skip
     if mask is not None and len(jobs) > 1:
         raise OptionError("--mask is of one image.", "Render them one by one.")
     check_targets((target for job in jobs for target in job.targets()), overwrite)
@@ -96,6 +111,49 @@ def render(
     if failed:
         say_error(f"error: {len(failed)} of {len(jobs)} images failed: {', '.join(map(str, failed))}")
         raise typer.Exit(1)
+
+
+@app.command()
+def mesh(
+    image: Annotated[Path, typer.Argument(help="Image of one object; - is standard input.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File: .glb, .obj, .ply, .stl or .usdz; out/NAME.glb if none.")
+    ] = None,
+    texture: Annotated[int, typer.Option(help="Side of the texture in texels; 0 for colours at vertices.")] = 1024,
+    faces: Annotated[int, typer.Option(help="Triangles at the most; 0 for all.")] = 20_000,
+    resolution: Annotated[int, typer.Option(help="Samples along each axis that the surface is cut from.")] = 128,
+    scale: Annotated[float | None, typer.Option(help="Longest side in metres (for slicers, millimetres).")] = None,
+    ground: Annotated[bool, typer.Option("--ground", help="Put the lowest point at height 0.")] = False,
+    up: Annotated[str, typer.Option(help="y, or z as CAD and printing have it.")] = "y",
+    clean: Annotated[bool, typer.Option(help="Drop crumbs and smooth the ripple of texels.")] = True,
+    projected: Projected = True,
+    background: Background = "auto",
+    mask: Mask = None,
+    background_model: BackgroundModel = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+    sampler: Sampler = None,
+    bundle: Bundle = None,
+    backend: BackendName = "auto",
+    precision: Precision = None,
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Reconstructs the object in an image and writes its surface for other programs."""
+    from .meshing.writing import Y_UP, files_of
+
+    path = out or Path("out", f"{'stdin' if str(image) == '-' else image.stem}.glb")
+    if up == "z" and path.suffix.lower() in Y_UP:
+        raise OptionError(f"{path.suffix} files have y up, by their specification.", "Leave --up out, or use .obj.")
+    check_targets(files_of(path, textured=texture > 0), overwrite)
+    making = {"steps": steps, "seed": seed, "sampler": sampler, "background": background, "mask": mask}
+    with _open(bundle, backend, precision, threads, memory_limit, background_model) as rt:
+        scene = rt.reconstruct(image, **making)
+        surface = scene.mesh(resolution, projected, clean, faces or None, texture or None)
+        written = surface.placed(scale, ground, up).save(path)
+    beside = f" and {', '.join(other.name for other in written[1:])}" if len(written) > 1 else ""
+    say(f"Wrote {written[0]}{beside}: {len(surface.faces):,} triangles ({rt.backend.name}, {rt.precision}).")
 
 
 @app.command()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from .errors import OptionError
+from .errors import OptionError, install_hint
 from .files import atomic_write
 
 MARK = "wavelet-triplane-diffusion"
 # Beginning and end of a file in which its mark is found.
 _HEAD = 4096
-# Animations by their endings.
-ANIMATIONS = {".webp": "WEBP", ".gif": "GIF", ".png": "PNG"}
+# Animations by their endings; MP4 is not Pillow's.
+ANIMATIONS = {".webp": "WEBP", ".gif": "GIF", ".png": "PNG", ".mp4": "MP4"}
+# Of these, those that may have alpha.
+TRANSPARENT = (".webp", ".png")
+_PER_SECOND = 25
+# A depth image counts in ten thousandths of a scene unit.
+DEPTH_STEPS = 10_000
 
 
 def is_ours(path: Path) -> bool:
@@ -50,22 +58,62 @@ def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
             )
 
 
-def save_png(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Writes (H, W, 3) or (H, W, 4) uint8 as a PNG with the mark, whole or not at all."""
-    info = PngImagePlugin.PngInfo()
-    info.add_text("Software", MARK)
+def save_png(pixels: NDArray[np.uint8] | NDArray[np.uint16], path: Path, note: str = "") -> None:
+    """Writes (H, W, 3) or (H, W, 4) uint8, or (H, W) uint16, as a PNG with the mark, whole or not at all.
+
+    Args:
+        pixels: to write.
+        path: of the file.
+        note: what its values mean, for the file's metadata.
+    """
     with atomic_write(path) as partial:
-        Image.fromarray(pixels).save(partial, "PNG", pnginfo=info)
+        partial.write_bytes(png_bytes(pixels, note))
+
+
+def png_bytes(pixels: NDArray[np.uint8] | NDArray[np.uint16], note: str = "") -> bytes:
+    """Returns what `save_png` writes."""
+    info, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
+    info.add_text("Software", MARK)
+    if note:
+        info.add_text("Comment", note)
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def save_depth(depth: NDArray[np.float32], path: Path) -> None:
+    """Writes depths (H, W) in scene units as a 16-bit PNG, in ten thousandths; its metadata say so."""
+    steps = np.minimum(np.round(depth * DEPTH_STEPS), 65535).astype(np.uint16)
+    save_png(steps, path, f"depth along the viewing axis in 1/{DEPTH_STEPS} scene units; 0 where alpha is below a half")
+
+
+def save_normals(normals: NDArray[np.float32], path: Path) -> None:
+    """Writes unit vectors (H, W, 3) as a PNG: 0 to 255 for -1 to 1, 128 for 0; its metadata say so."""
+    pixels = np.round(normals * 127.5 + 127.5).astype(np.uint8)
+    save_png(pixels, path, "normals in the scene's axes (y up), -1 to 1 as 0 to 255; 128 where alpha is below a half")
+
+
+def contact_sheet(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Returns images (H, W, K) of one size in rows of a sheet about as wide as tall; free places are like the last."""
+    columns = math.ceil(math.sqrt(len(frames)))
+    empty = np.full_like(frames[0], 0 if frames[0].shape[2] == 4 else 255)
+    filled = [*frames, *[empty] * (-len(frames) % columns)]
+    return np.concatenate([np.concatenate(filled[i : i + columns], 1) for i in range(0, len(filled), columns)], 0)
 
 
 def save_animation(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
-    """Writes frames (H, W, 3) uint8 as an endless animation, 25 a second, whole or not at all.
+    """Writes an animation, 25 frames a second, whole or not at all; endless where a file can be.
 
     Args:
-        frames: at least two.
+        frames: at least two, (H, W, 3) uint8, or (H, W, 4) where `TRANSPARENT` has the ending.
         path: ends on one of `ANIMATIONS`.
+
+    Raises:
+        OptionError: PyAV, which writes MP4, is not installed.
     """
     kind = ANIMATIONS[path.suffix.lower()]
+    if kind == "MP4":
+        _save_mp4(frames, path)
+        return
     info = PngImagePlugin.PngInfo()
     info.add_text("Software", MARK)
     marks: dict[str, dict[str, Any]] = {
@@ -75,7 +123,32 @@ def save_animation(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
     }
     first, *rest = (Image.fromarray(frame) for frame in frames)
     with atomic_write(path) as partial:
-        first.save(partial, kind, save_all=True, append_images=rest, duration=40, loop=0, **marks[kind])
+        first.save(
+            partial, kind, save_all=True, append_images=rest, duration=1000 // _PER_SECOND, loop=0, **marks[kind]
+        )
+
+
+def check_animation(path: Path) -> None:
+    """Raises an `OptionError` where an animation's library is not installed."""
+    if path.suffix.lower() == ".mp4" and find_spec("av") is None:
+        raise OptionError("Writing MP4 needs PyAV, which is not installed.", install_hint("video"))
+
+
+def _save_mp4(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
+    """H.264 with colours at half the resolution, which every player knows; an odd side loses its last pixels."""
+    check_animation(path)
+    import av
+
+    height, width = (side // 2 * 2 for side in frames[0].shape[:2])
+    options = {"movflags": "faststart"}
+    with atomic_write(path) as partial, av.open(str(partial), "w", format="mp4", options=options) as container:
+        container.metadata["comment"] = MARK
+        stream = container.add_stream("libx264", rate=_PER_SECOND, options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame in frames:
+            even = np.ascontiguousarray(frame[:height, :width])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def remove_stale(folder: Path, pattern: str, kept: Iterable[Path]) -> None:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .arguments import image_sides, rgb_colour, whole_number
+from .arguments import MAX_SIDE, image_sides, rgb_colour, whole_number
 from .array_record import ArrayRecord
 from .backends.base import Backend
 from .errors import CameraError, OptionError
 from .geometry.cameras import DISTANCE, ELEVATION, FOV, Camera
 from .geometry.rays import Rays, camera_rays
-from .mesh import Mesh, extract_mesh
+from .meshing.mesh import Mesh
+from .meshing.surface import extract_mesh
 from .preprocessing import PreparedImage
 from .processes import check_process
 from .profiling import stage
@@ -31,6 +32,8 @@ Array = NDArray[np.float32]
 Shade = Callable[[Rays], tuple[Array, Array, Array]]
 
 MAX_SAMPLES, MAX_FRAMES = 4096, 100_000
+# Scene units to both sides over which a normal is found: a texel and a half of 128.
+_NORMAL_STEP = np.float32(0.024)
 # From so many samples on, in all and of a ray, a finer grid spares a view about what it costs, and the next ones more.
 _MANY_SAMPLES, _FINE_SAMPLES = 1 << 22, 96
 
@@ -43,15 +46,32 @@ class Frame(ArrayRecord):
         rgb: (H, W, 3) float32 in [0, 1], over the background.
         alpha: (H, W) float32 in [0, 1].
         depth: (H, W) float32, mean distance along the viewing axis in scene units of what was hit; 0 where nothing was.
+        background: (3,) float32, what `rgb` lies over.
+        normals: (H, W, 3) float32 unit vectors in the scene's axes, outward; 0 where nothing was hit. None if not
+            asked for.
     """
 
     rgb: Array
     alpha: Array
     depth: Array
+    background: Array
+    normals: Array | None = None
 
-    def to_uint8(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 colours, rounded."""
-        return np.round(self.rgb * 255).astype(np.uint8)
+    def to_uint8(self, transparent: bool = False) -> NDArray[np.uint8]:
+        """Returns colours, rounded.
+
+        Args:
+            transparent: leaves the background out.
+
+        Returns:
+            (H, W, 3) uint8; or (H, W, 4) with alpha, by which colours are not multiplied (as PNG wants it).
+        """
+        if not transparent:
+            return np.round(self.rgb * 255).astype(np.uint8)
+        alpha = self.alpha[..., None]
+        colour = (self.rgb - (1 - alpha) * self.background) / np.maximum(alpha, np.float32(1e-6))
+        rgba = np.concatenate([np.clip(colour, 0, 1), alpha], axis=-1)
+        return np.round(rgba * (alpha > 0) * 255).astype(np.uint8)
 
 
 class Scene:
@@ -89,6 +109,7 @@ class Scene:
         background: tuple[float, float, float] = (1.0, 1.0, 1.0),
         exact: bool = False,
         projected: bool = False,
+        normals: bool = False,
     ) -> Frame:
         """Draws the object.
 
@@ -100,6 +121,7 @@ class Scene:
             exact: queries every sample of every ray, many times slower; else what is empty is left out, which changes
                 no pixel by more than about 1/255.
             projected: gives what the input image shows the image's own pixels; alpha and depth stay as they are.
+            normals: finds the surface's normals as well.
 
         Raises:
             OptionError, CameraError: an argument out of range, or there is no input image to project.
@@ -116,6 +138,7 @@ class Scene:
         with stage("render"):
             rgb = np.broadcast_to(behind, (height * width, 3)).copy()
             alpha, depth = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
+            outward = np.zeros((height * width, 3), np.float32) if normals else None
             seen_from = camera or Camera.orbit()
             shade, costs = self._shading(seen_from, height, width, num_samples, exact)
             projection = self._projected() if projected else None
@@ -131,10 +154,15 @@ class Scene:
                     hits += part.start
                     rgb[hits] = np.clip(colour + (1 - opacity[:, None]) * behind, 0, 1)
                     alpha[hits], depth[hits] = opacity, distance
+                    if outward is not None:
+                        outward[hits] = self._normals(hitting, opacity, distance)
 
             # A ray of very many samples takes more for its blocks than for the samples of one.
             self._pool.run(draw, height * width, max(SAMPLES_AT_ONCE, num_samples // 32), costs)
-            return Frame(rgb.reshape(height, width, 3), alpha.reshape(height, width), depth.reshape(height, width))
+            return Frame(
+                rgb.reshape(height, width, 3), alpha.reshape(height, width), depth.reshape(height, width), behind,
+                None if outward is None else outward.reshape(height, width, 3),
+            )  # fmt: skip
 
     def orbit(
         self,
@@ -145,29 +173,48 @@ class Scene:
         image_size: int | tuple[int, int] = 128,
         num_samples: int = 64,
         projected: bool = False,
+        normals: bool = False,
     ) -> Iterator[Frame]:
         """Draws the object from `frames` cameras evenly around it, from azimuth 0 towards +x, one at a time."""
         whole_number("frames", frames, 1, MAX_FRAMES)
         cameras = [Camera.orbit(360 * i / frames, elevation, distance, fov) for i in range(frames)]
-        return (self.render(camera, image_size, num_samples, projected=projected) for camera in cameras)
+        return (
+            self.render(camera, image_size, num_samples, projected=projected, normals=normals) for camera in cameras
+        )
 
-    def mesh(self, resolution: int = 128, projected: bool = False, clean: bool = True) -> Mesh:
+    def mesh(
+        self,
+        resolution: int = 128,
+        projected: bool = False,
+        clean: bool = True,
+        faces: int | None = None,
+        texture: int | None = None,
+    ) -> Mesh:
         """Cuts the surface out; `mesh.save("chair.glb")` writes it.
 
         Args:
             resolution: samples along each axis of the cube, 8 to 512.
             projected: gives vertices that the input image shows the image's colours.
             clean: drops parts of less than a hundredth of the largest one's volume, and smooths the ripple of texels.
+            faces: triangles at the most, 100 or more; None for as many as the resolution gives. Of very few, thin parts
+                may have holes.
+            texture: side of a texture in texels, 64 to 8192; None for colours at vertices alone.
 
         Raises:
             OptionError: out of range, no surface, no input image, or the extra [mesh] is not installed.
         """
         check_process(self._process)
         whole_number("resolution", resolution, 8, 512, "The default is 128.")
+        if faces is not None:
+            whole_number("faces", faces, 100)
+        if texture is not None:
+            whole_number("texture", texture, 64, MAX_SIDE)
         with stage("mesh"):
             projection = self._projected() if projected else None
             grid = self._prepared()
-            return extract_mesh(self._field, grid, resolution, self._density_scale, self._pool, projection, clean)
+            return extract_mesh(
+                self._field, grid, resolution, self._density_scale, self._pool, projection, clean, faces, texture
+            )
 
     def _shading(self, camera: Camera, height: int, width: int, num_samples: int, exact: bool) -> tuple[Shade, Array]:
         """Returns the ray shader, and the relative cost of each of some bands of rows."""
@@ -182,6 +229,17 @@ class Scene:
         costs = np.ones(1, np.float32) if alone else row_costs(grid, camera, height, width, num_samples)
         return lambda rays: march(field, grid, rays, num_samples), costs
 
+    def _normals(self, rays: Rays, alpha: Array, depth: Array) -> Array:
+        """(R, 3) unit vectors along which the density falls where rays hit something, else 0."""
+        normals, hit = np.zeros((len(alpha), 3), np.float32), np.flatnonzero(alpha > 0)
+        if hit.size:
+            points = rays.origin + rays.directions[hit] * (depth[hit] / rays.cosine[hit])[:, None]
+            steps = np.eye(3, dtype=np.float32) * _NORMAL_STEP
+            fall = [self._field(points - step)[1] - self._field(points + step)[1] for step in steps]
+            slope = np.stack(fall, axis=1)
+            normals[hit] = slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-12)
+        return normals
+
     def _projected(self) -> Projection:
         """Returns the input image's projection, which the first view that asks for it makes."""
         if self.source is None:
@@ -191,9 +249,8 @@ class Scene:
         grid = self._prepared()
         with self._lock:
             if self._projection is None:
-                image = (self.source.pixels.transpose(1, 2, 0) + 1) / 2
                 self._projection = Projection.make(
-                    self._field, grid, self._pool, Camera.orbit(), np.ascontiguousarray(image), self.source.alpha
+                    self._field, grid, self._pool, Camera.orbit(), self.source.detail(), self.source.alpha
                 )
             return self._projection
 

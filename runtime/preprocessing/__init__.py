@@ -36,6 +36,8 @@ ImageBatch = list[Any] | tuple[Any, ...]
 BACKGROUNDS = ("auto", "keep", "plain", "rembg")
 # From this confidence on `auto` takes the cut from an even background.
 SURE = 0.5
+# Side in pixels up to which an image's own resolution is kept.
+DETAIL = 1024
 # Above this share of visible pixels there is no mask to speak of.
 _FULL = 0.995
 _REMEDY = (
@@ -53,6 +55,8 @@ class PreparedImage:
         alpha: (S, S) float32 in [0, 1]; 1 everywhere where the background was kept.
         background: "alpha", "mask", "plain", "rembg" or "keep": where the mask comes from.
         confidence: 0 to 1, how sure the cut is; 1 where the mask was given, 0 where there is none.
+        crop: (4, h, w) uint8, what the window sees of the image, colours premultiplied by alpha.
+        window: the square that became `pixels`, in pixels of the crop.
         notes: what a user should know, with the category of the warning.
     """
 
@@ -60,7 +64,15 @@ class PreparedImage:
     alpha: Array
     background: str
     confidence: float
+    crop: NDArray[np.uint8]
+    window: Window
     notes: tuple[tuple[str, type[Warning]], ...] = ()
+
+    def detail(self) -> Array:
+        """Returns `pixels` in the image's own resolution, 1024 at the most: (D, D, 3) float32 in [0, 1], over white."""
+        size = int(np.clip(round(self.window[2]), self.pixels.shape[1], DETAIL))
+        framed = resample(self.crop.astype(np.float32) / np.float32(255), self.window, size)
+        return np.clip(framed[:3] + (1 - framed[3]), 0, 1).transpose(1, 2, 0).copy()
 
     def to_uint8(self) -> NDArray[np.uint8]:
         """(S, S, 3) uint8, for looking at."""
@@ -119,7 +131,7 @@ def prepare(
     framed = resample(rgba, window, size)
     # Beside an edge the filter overshoots in colour and alpha, by different amounts.
     pixels = np.clip(framed[:3] + (1 - framed[3]), 0, 1) * np.float32(2) - np.float32(1)
-    return PreparedImage(pixels, framed[3], found, confidence, tuple(notes))
+    return PreparedImage(pixels, framed[3], found, confidence, *_crop(rgba, window), tuple(notes))
 
 
 def prepare_image(
@@ -134,6 +146,20 @@ def prepare_image(
     for text, category in prepared.notes:
         warn_caller(text, category)
     return prepared.pixels
+
+
+def _crop(rgba: Array, window: Window) -> tuple[NDArray[np.uint8], Window]:
+    """What a window sees of an image, no larger than is worth keeping, and the window in it."""
+    left, top, side = window
+    if side > 2 * DETAIL:
+        return _to_bytes(resample(rgba, window, DETAIL)), (0, 0, DETAIL)
+    x, y = max(0, int(left)), max(0, int(top))
+    seen = rgba[:, y : int(np.ceil(top + side)), x : int(np.ceil(left + side))]
+    return _to_bytes(seen), (left - x, top - y, side)
+
+
+def _to_bytes(image: Array) -> NDArray[np.uint8]:
+    return (image * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
 def _cut(rgba: Array, background: str, matting: Matting) -> tuple[Array, str, float]:

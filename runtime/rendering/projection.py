@@ -42,7 +42,7 @@ class Projection:
 
     Attributes:
         camera: from where the image was taken.
-        image: (S, S, 3) in [0, 1].
+        image: (D, D, 3) in [0, 1].
         weight: (SIDE, SIDE) in [0, 1], how much each of its pixels is to be trusted.
         passed: (SAMPLES + 1, SIDE * SIDE) optical depth along the camera's rays before each interval.
         near: (SIDE * SIDE,) where the first interval begins.
@@ -67,7 +67,7 @@ class Projection:
             grid: its occupancy grid.
             pool: worker pool.
             camera: from where the image was taken, at the middle of a square image.
-            image: (S, S, 3) in [0, 1].
+            image: (D, D, 3) in [0, 1].
             mask: (S, S) in [0, 1], its alpha; S is a multiple of SIDE, as that of every model is.
         """
         rays = camera_rays(camera, SIDE, SIDE)

@@ -219,3 +219,74 @@ def test_a_turntable_is_an_endless_animation_that_may_be_written_again(ending, p
     with Image.open(out / name) as opened:
         assert (opened.n_frames, opened.size, opened.info["loop"]) == (5, (16, 16), 0)
     assert command("render", photo, "--out", out, "--turntable", "avi").returncode == 1
+
+
+def test_views_may_leave_the_background_out_and_have_depths_and_normals_beside_them(photo, tiny_bundle, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("--out", out, "--bundle", tiny_bundle, "--size", 24, "--steps", 1)
+    extras = ("--orbit", 3, "--transparent", "--depth", "--normals", "--contact-sheet", "--turntable", "webp")
+    done = command("render", photo, *arguments, *extras, "--frames", 4)
+    assert done.returncode == 0, done.stderr
+    names = [f"thing{view}{kind}.png" for view in ("", "_orbit_000") for kind in ("", "_depth", "_normals")]
+    for name in [*names, "thing_sheet.png", "thing.webp"]:
+        assert (out / name).exists(), name
+    with runtime.load(tiny_bundle) as rt:
+        frame = rt.reconstruct(photo, steps=1).render(image_size=24, projected=True, normals=True)
+    rgba = np.asarray(Image.open(out / "thing.png")).astype(int)
+    assert rgba.shape == (24, 24, 4)
+    over_white = rgba[..., :3] * (rgba[..., 3:] / 255) + 255 - rgba[..., 3:]
+    assert np.abs(over_white - frame.rgb * 255).max() < 1.6
+    with Image.open(out / "thing_depth.png") as opened:
+        depth, note = np.asarray(opened), opened.info["Comment"]
+    assert "1/10000 scene units" in note
+    solid = frame.alpha >= 0.5
+    np.testing.assert_allclose(depth / 10_000, frame.depth * solid, atol=6e-5)
+    normals = np.asarray(Image.open(out / "thing_normals.png")) / 127.5 - 1
+    np.testing.assert_allclose(normals, frame.normals * solid[..., None], atol=0.005)
+    assert Image.open(out / "thing_sheet.png").size == (48, 48)
+    with Image.open(out / "thing.webp") as opened:
+        assert (opened.n_frames, opened.mode) == (4, "RGBA")
+    # A shorter orbit takes the views of the longer one away, with what lies beside them.
+    assert command("render", photo, *arguments, "--orbit", 1).returncode == 0
+    assert sorted(path.name for path in out.glob("*_orbit_*")) == ["thing_orbit_000.png"]
+
+
+def test_a_turntable_as_mp4_is_read_by_pyav(photo, tiny_bundle, tmp_path):
+    av = pytest.importorskip("av")
+    arguments = ("--bundle", tiny_bundle, "--steps", 1, "--turntable", "mp4", "--frames", 6, "--out", tmp_path / "out")
+    for _ in range(2):
+        done = command("render", photo, "--size", 33, *arguments)
+        assert done.returncode == 0, done.stderr
+    with av.open(str(tmp_path / "out" / "thing.mp4")) as opened:
+        frames = list(opened.decode(video=0))
+        assert (len(frames), frames[0].width, frames[0].height) == (6, 32, 32)
+
+
+@pytest.mark.parametrize("ending", ["glb", "obj", "ply", "stl"])
+def test_the_mesh_command_writes_what_trimesh_reads(ending, photo, tmp_path):
+    import trimesh
+
+    path = tmp_path / f"thing.{ending}"
+    done = command("mesh", photo, "--out", path, "--texture", 128, "--faces", 2000, "--scale", 0.5, "--ground")
+    assert done.returncode == 0, done.stderr
+    read = trimesh.load_scene(path).to_mesh()
+    assert len(read.faces) <= 2000
+    assert np.ptp(read.bounds, axis=0).max() == pytest.approx(0.5, rel=1e-3)
+    assert read.bounds[0, 1] == pytest.approx(0, abs=1e-4)
+    assert read.volume > 0
+    assert command("mesh", photo, "--out", path, "--faces", 1000).returncode == 0, "its own file may be replaced"
+
+
+def test_the_mesh_command_refuses_what_it_cannot_write(photo, tmp_path):
+    (tmp_path / "mine_texture.png").write_bytes(photo.read_bytes())
+    for arguments, said in (
+        (("--out", tmp_path / "a.fbx"), "cannot be written"),
+        (("--out", tmp_path / "a.glb", "--up", "z"), "y up"),
+        (("--out", tmp_path / "mine.obj"), "mine_texture.png exists"),
+        (("--out", tmp_path / "a.glb", "--scale", -1), "scale"),
+    ):
+        done = command("mesh", photo, *arguments)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine_texture.png", "thing.png"]

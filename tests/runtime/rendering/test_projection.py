@@ -29,9 +29,9 @@ class Balls:
 
 
 def scene(image, alpha):
-    source = PreparedImage(
-        (image * 2 - 1).transpose(2, 0, 1).astype(np.float32), alpha.astype(np.float32), "alpha", 1.0
-    )
+    rgba = np.concatenate([image.transpose(2, 0, 1), alpha[None]]).astype(np.float32)
+    crop = (rgba * 255 + 0.5).astype(np.uint8)
+    source = PreparedImage(rgba[:3] * 2 - 1, rgba[3], "alpha", 1.0, crop, (0, 0, len(alpha)))
     return Scene(Balls(), PLANES, 64 << 20, 20.0, (0.0, 0.0, 0.0), source=source)
 
 

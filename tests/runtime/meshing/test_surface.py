@@ -9,7 +9,8 @@ import trimesh
 from skimage.measure import marching_cubes
 
 import runtime
-from runtime.mesh import extract_mesh, vertex_normals
+from runtime.meshing.mesh import vertex_normals
+from runtime.meshing.surface import extract_mesh
 from runtime.rendering.occupancy import OccupancyGrid, to_logit
 from runtime.rendering.parallel import WorkerPool
 
@@ -199,7 +200,7 @@ def test_a_clean_mesh_has_no_crumbs_less_ripple_and_the_same_volume():
 
 def test_vertices_that_the_image_shows_take_its_colours():
     with runtime.load() as rt:
-        scene = rt.reconstruct(Path(__file__).parents[2] / "examples" / "mug.png")
+        scene = rt.reconstruct(Path(__file__).parents[3] / "examples" / "mug.png")
         plain, projected = scene.mesh(48), scene.mesh(48, projected=True)
     np.testing.assert_array_equal(plain.vertices, projected.vertices)
     changed = np.abs(projected.colors - plain.colors).max(1) > 0.02
