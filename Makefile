@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help render test unit train fuzz quality lint export engines bench wheel clean
+.PHONY: help render test unit train serve fuzz quality lint export engines bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: $(VENV)/.full ## run the test suite
 
 unit: $(VENV)/.full ## run the quick tests alone: a developer's inner loop
 	$(BIN)/pytest -m "not slow and not gpu"
+
+serve: $(VENV)/.serve ## open a page on http://127.0.0.1:8000 that turns pictures into objects
+	$(BIN)/wavelet-triplane serve
 
 train: $(VENV)/.full ## train CONFIG into RUN, going on where it stopped, and make RUN/bundle
 	$(BIN)/python -m model.training.train --config "$(CONFIG)" --out "$(RUN)"
@@ -65,7 +68,12 @@ $(VENV)/.light: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[cpu]'
 	@touch $@
 
+$(VENV)/.serve: $(VENV)/.light
+	@echo "Adding the server to $(VENV) ..."
+	$(PIP) --editable '.[cpu,serve]'
+	@touch $@
+
 $(VENV)/.full: $(VENV)/.light
 	@echo "Adding PyTorch and the development tools to $(VENV) ..."
-	$(PIP) --editable '.[cpu,openvino,background,mesh,export,train,tensorrt-rtx,bench,dev]'
+	$(PIP) --editable '.[cpu,openvino,background,mesh,usd,video,serve,export,train,tensorrt-rtx,bench,dev]'
 	@touch $@

@@ -1,7 +1,8 @@
-"""The command line: `wavelet-triplane render|mesh|info|doctor|bench`, or `python -m runtime`."""
+"""The command line: `wavelet-triplane render|mesh|serve|info|doctor|bench`, or `python -m runtime`."""
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import warnings
@@ -14,7 +15,7 @@ import typer
 
 from .backends import BACKENDS
 from .commands import one_sentence_errors, say, say_error
-from .errors import OptionError, WaveletTriplaneError
+from .errors import OptionError, WaveletTriplaneError, install_hint
 from .geometry.cameras import AZIMUTH, ELEVATION, Camera
 from .jobs import FRAMES, jobs_of
 from .outputs import check_targets
@@ -23,6 +24,7 @@ from .preprocessing import BACKGROUNDS
 from .profiling import record_times
 
 Item = TypeVar("Item")
+LOOPBACK = "127.0.0.1"
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -219,6 +221,38 @@ def bench(
             for _ in range(runs):
                 rt.render(image, None, size, samples, steps, sampler=sampler)
     _print_table(_stage_table(recorded))
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; a token is needed for any but this machine's.")
+    ] = LOOPBACK,
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    waiting: Annotated[int, typer.Option(help="Requests that may wait.", min=0)] = 16,
+    seconds: Annotated[float, typer.Option(help="From a request to its answer, at the most.", min=0.1)] = 60.0,
+    bundle: Bundle = None,
+    backend: BackendName = "auto",
+    precision: Precision = None,
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
+    background_model: BackgroundModel = None,
+) -> None:
+    """Serves the runtime by HTTP, with a page at /; WAVELET_TRIPLANE_TOKEN is the token that requests have to bear."""
+    token = os.environ.get("WAVELET_TRIPLANE_TOKEN") or None
+    if token is None and host not in (LOOPBACK, "localhost", "::1"):
+        raise OptionError(
+            f"Listening on {host} would let anybody in.", "Set WAVELET_TRIPLANE_TOKEN, or leave --host out."
+        )
+    try:
+        from .serving.app import create_app
+        from .serving.options import Limits
+        from .serving.server import run
+    except ImportError as error:
+        raise OptionError(f"Serving needs {error.name}, which is not installed.", install_hint("serve")) from None
+    limit = None if memory_limit is None else memory_limit << 20
+    rt = Runtime(bundle, backend, precision, threads, limit, background_model)
+    run(create_app(rt, Limits(waiting=waiting, seconds=seconds), token), host, port, seconds)
 
 
 def main() -> None:

@@ -15,10 +15,11 @@ from .outputs import (
     TRANSPARENT,
     check_animation,
     contact_sheet,
+    depth_bytes,
+    normals_bytes,
     remove_stale,
     save_animation,
-    save_depth,
-    save_normals,
+    save_bytes,
     save_png,
 )
 from .pipeline import Runtime
@@ -28,8 +29,6 @@ from .scene import MAX_FRAMES, Frame
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 # Of a turntable, by default: a second and a half.
 FRAMES = 36
-# Less alpha than this has no depth and normal worth writing: both are means over haze.
-_SOLID = 0.5
 # Of a contact sheet, where no other number of views is asked for.
 SHEET = 9
 Progress = Callable[[Iterable[Frame], int, str], Iterable[Frame]]
@@ -165,11 +164,10 @@ class Job:
     def _save_view(self, frame: Frame, paths: Sequence[Path]) -> None:
         image, *beside = paths
         save_png(frame.to_uint8(self.wanted.transparent), image)
-        solid = frame.alpha >= _SOLID
         if self.wanted.depth:
-            save_depth(frame.depth * solid, beside[0])
+            save_bytes(depth_bytes(frame), beside[0])
         if frame.normals is not None:
-            save_normals(frame.normals * solid[..., None], beside[-1])
+            save_bytes(normals_bytes(frame), beside[-1])
 
 
 def jobs_of(images: Sequence[Path], out: Path, turntable: str, **options: Any) -> list[Job]:

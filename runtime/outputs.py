@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from PIL import Image, PngImagePlugin
 
 from .errors import OptionError, install_hint
 from .files import atomic_write
+
+if TYPE_CHECKING:
+    from .scene import Frame
 
 MARK = "wavelet-triplane-diffusion"
 # Beginning and end of a file in which its mark is found.
@@ -26,6 +29,8 @@ TRANSPARENT = (".webp", ".png")
 _PER_SECOND = 25
 # A depth image counts in ten thousandths of a scene unit.
 DEPTH_STEPS = 10_000
+# Less alpha than this has no depth and normal worth writing: both are means over haze.
+_SOLID = 0.5
 
 
 def is_ours(path: Path) -> bool:
@@ -58,20 +63,24 @@ def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
             )
 
 
-def save_png(pixels: NDArray[np.uint8] | NDArray[np.uint16], path: Path, note: str = "") -> None:
-    """Writes (H, W, 3) or (H, W, 4) uint8, or (H, W) uint16, as a PNG with the mark, whole or not at all.
-
-    Args:
-        pixels: to write.
-        path: of the file.
-        note: what its values mean, for the file's metadata.
-    """
+def save_bytes(content: bytes, path: Path) -> None:
+    """Writes a file, whole or not at all."""
     with atomic_write(path) as partial:
-        partial.write_bytes(png_bytes(pixels, note))
+        partial.write_bytes(content)
+
+
+def save_png(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Writes (H, W, 3) or (H, W, 4) uint8 as a PNG with the mark, whole or not at all."""
+    save_bytes(png_bytes(pixels), path)
 
 
 def png_bytes(pixels: NDArray[np.uint8] | NDArray[np.uint16], note: str = "") -> bytes:
-    """Returns what `save_png` writes."""
+    """Returns a PNG with the mark.
+
+    Args:
+        pixels: (H, W, 3) or (H, W, 4) uint8, or (H, W) uint16.
+        note: what the values mean, for the file's metadata.
+    """
     info, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
     info.add_text("Software", MARK)
     if note:
@@ -80,16 +89,20 @@ def png_bytes(pixels: NDArray[np.uint8] | NDArray[np.uint16], note: str = "") ->
     return buffer.getvalue()
 
 
-def save_depth(depth: NDArray[np.float32], path: Path) -> None:
-    """Writes depths (H, W) in scene units as a 16-bit PNG, in ten thousandths; its metadata say so."""
-    steps = np.minimum(np.round(depth * DEPTH_STEPS), 65535).astype(np.uint16)
-    save_png(steps, path, f"depth along the viewing axis in 1/{DEPTH_STEPS} scene units; 0 where alpha is below a half")
+def depth_bytes(frame: Frame) -> bytes:
+    """Returns a frame's depths as a 16-bit PNG, in ten thousandths of a scene unit; its metadata say so."""
+    steps = np.minimum(np.round(frame.depth * (frame.alpha >= _SOLID) * DEPTH_STEPS), 65535).astype(np.uint16)
+    return png_bytes(
+        steps, f"depth along the viewing axis in 1/{DEPTH_STEPS} scene units; 0 where alpha is below a half"
+    )
 
 
-def save_normals(normals: NDArray[np.float32], path: Path) -> None:
-    """Writes unit vectors (H, W, 3) as a PNG: 0 to 255 for -1 to 1, 128 for 0; its metadata say so."""
-    pixels = np.round(normals * 127.5 + 127.5).astype(np.uint8)
-    save_png(pixels, path, "normals in the scene's axes (y up), -1 to 1 as 0 to 255; 128 where alpha is below a half")
+def normals_bytes(frame: Frame) -> bytes:
+    """Returns a frame's normals as a PNG: 0 to 255 for -1 to 1, 128 for 0; its metadata say so."""
+    assert frame.normals is not None
+    normals = frame.normals * (frame.alpha >= _SOLID)[..., None]
+    note = "normals in the scene's axes (y up), -1 to 1 as 0 to 255; 128 where alpha is below a half"
+    return png_bytes(np.round(normals * 127.5 + 127.5).astype(np.uint8), note)
 
 
 def contact_sheet(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -114,7 +127,12 @@ def save_animation(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
     if kind == "MP4":
         _save_mp4(frames, path)
         return
-    info = PngImagePlugin.PngInfo()
+    save_bytes(animation_bytes(frames, kind), path)
+
+
+def animation_bytes(frames: Sequence[NDArray[np.uint8]], kind: str) -> bytes:
+    """Returns an endless animation as a file; `kind` is "WEBP", "GIF" or "PNG", the rest as in `save_animation`."""
+    info, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
     info.add_text("Software", MARK)
     marks: dict[str, dict[str, Any]] = {
         "PNG": {"pnginfo": info},
@@ -122,10 +140,8 @@ def save_animation(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
         "WEBP": {"xmp": MARK.encode(), "quality": 90, "method": 4},
     }
     first, *rest = (Image.fromarray(frame) for frame in frames)
-    with atomic_write(path) as partial:
-        first.save(
-            partial, kind, save_all=True, append_images=rest, duration=1000 // _PER_SECOND, loop=0, **marks[kind]
-        )
+    first.save(buffer, kind, save_all=True, append_images=rest, duration=1000 // _PER_SECOND, loop=0, **marks[kind])
+    return buffer.getvalue()
 
 
 def check_animation(path: Path) -> None:

@@ -33,14 +33,27 @@ def files_of(path: Path, textured: bool) -> list[Path]:
 
 
 def save_mesh(mesh: Mesh, path: Path) -> list[Path]:
-    """Writes a mesh, each file whole or not at all.
+    """Writes a mesh, each file whole or not at all; arguments and errors as in `file_contents`.
+
+    Returns:
+        The files written, the path itself first.
+    """
+    contents = file_contents(mesh, path)
+    for target, content in contents.items():
+        with atomic_write(target) as partial:
+            partial.write_bytes(content)
+    return list(contents)
+
+
+def file_contents(mesh: Mesh, path: Path) -> dict[Path, bytes]:
+    """Returns what `save_mesh` writes.
 
     Args:
         mesh: to write.
         path: ends on one of `FORMATS`.
 
     Returns:
-        The files written, the path itself first.
+        The content of each file, that of the path itself first.
 
     Raises:
         OptionError: another ending, or a library for it is not installed.
@@ -53,10 +66,7 @@ def save_mesh(mesh: Mesh, path: Path) -> list[Path]:
     else:
         write = {".glb": _glb, ".obj": _obj, ".ply": _ply, ".stl": _stl}[ending]
         contents = write(mesh, path.stem)
-    for target, content in zip(files, contents, strict=True):
-        with atomic_write(target) as partial:
-            partial.write_bytes(content)
-    return files
+    return dict(zip(files, contents, strict=True))
 
 
 def split_at_seams(mesh: Mesh) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:

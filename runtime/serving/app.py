@@ -1,0 +1,212 @@
+"""The application: `create_app()` for any ASGI server; `wavelet-triplane serve` runs it under uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import io
+import re
+import secrets
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from PIL import Image
+
+from ..backends.self_check import example_images
+from ..pipeline import Runtime
+from ..profiling import record_times
+from . import metrics, problems
+from .body import Upload, read_upload
+from .options import Limits, Options
+from .problems import Problem
+from .results import MEDIA_TYPES, Results
+from .scheduler import Scheduler
+
+PAGE = Path(__file__).parent / "page"
+# Of the disk that temporary files go to.
+_FREE_BYTES = 64 << 20
+_BODY = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {
+    "schema": {
+        "type": "object",
+        "required": ["image"],
+        "properties": {name: {"type": "string", "format": "binary"} for name in ("image", "mask")},
+    }
+}
+_PROBLEM: dict[str, Any] = {"content": {problems.MEDIA_TYPE: {}}}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The image cannot be read, or holds nothing to reconstruct.", **_PROBLEM},
+    401: {"description": "The token is missing or wrong.", **_PROBLEM},
+    408: {"description": "The body took too long to arrive.", **_PROBLEM},
+    413: {"description": "Too many bytes or pixels.", **_PROBLEM},
+    415: {"description": "A content type that is no image.", **_PROBLEM},
+    422: {"description": "An option out of range.", **_PROBLEM},
+    503: {"description": "The queue is full, or the server is not ready; Retry-After says when.", **_PROBLEM},
+    504: {"description": "It was not done in time.", **_PROBLEM},
+}
+
+
+class Service:
+    """A runtime, its queue, and whether they may be used."""
+
+    def __init__(self, rt: Runtime, limits: Limits) -> None:
+        self.rt, self.limits, self.scheduler = rt, limits, Scheduler(limits.waiting)
+        self.warm, self._files = False, _state_of(rt.bundle.path)
+
+    def warm_up(self) -> None:
+        """Draws an example, which loads and compiles what the first request would wait for."""
+        self.rt.reconstruct(example_images(1, self.rt.bundle.image_size)[0], background="keep").render()
+        self.warm = True
+
+    def trouble(self) -> str | None:
+        """Says why no request should be sent here, or None."""
+        if not self.warm:
+            return "It is warming up."
+        if _state_of(self.rt.bundle.path) != self._files:
+            return f"The bundle at {self.rt.bundle.path} was altered since it was loaded: restart the server."
+        if shutil.disk_usage(tempfile.gettempdir()).free < _FREE_BYTES:
+            return f"The disk of {tempfile.gettempdir()} is full."
+        return None
+
+    def reconstruct(self, upload: Upload, options: Options, seed: int) -> tuple[str, bytes, dict[str, str]]:
+        """Name, content and headers of an answer."""
+        _check_pixels(upload.image, self.limits.pixels)
+        with record_times() as times, warnings.catch_warnings():
+            # What a user should know goes into a header: a warning of the process would reach nobody.
+            warnings.simplefilter("ignore")
+            scene = self.rt.reconstruct(
+                upload.image, options.steps, seed, options.sampler, options.background, upload.mask
+            )
+            name, content = Results(scene, options).file()
+        notes = " ".join(text for text, _ in scene.source.notes) if scene.source is not None else ""
+        for stage, seconds in times.items():
+            metrics.STAGES.labels(stage).observe(sum(seconds))
+        timing = ", ".join(f"{stage};dur={1e3 * sum(seconds):.1f}" for stage, seconds in times.items())
+        return name, content, {"Server-Timing": timing, "X-Seed": str(seed), "X-Notes": notes}
+
+
+def create_app(rt: Runtime | None = None, limits: Limits | None = None, token: str | None = None) -> FastAPI:
+    """Makes the application.
+
+    Args:
+        rt: runtime that it uses and closes; None loads the default bundle.
+        limits: of requests; None for the defaults.
+        token: that requests under /v1 have to bear; None for none.
+    """
+    service = Service(Runtime() if rt is None else rt, limits or Limits())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        warming = asyncio.create_task(service.scheduler.run(service.warm_up, 600))
+        yield
+        await asyncio.gather(warming, return_exceptions=True)
+        await service.scheduler.close()
+        service.rt.close()
+
+    app = FastAPI(
+        title="Wavelet Triplane Diffusion", description="One image in, a 3-D object out.", lifespan=lifespan,
+        version=str(service.rt.bundle.manifest["format_version"]),
+    )  # fmt: skip
+    app.state.service = service
+    problems.install(app)
+
+    @app.middleware("http")
+    async def identify(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        given = request.headers.get("x-request-id", "")
+        request.state.request_id = given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else uuid.uuid4().hex
+        response = await call(request)
+        response.headers["X-Request-Id"] = request.state.request_id
+        route = request.scope.get("route")
+        metrics.REQUESTS.labels(getattr(route, "path", "other"), str(response.status_code)).inc()
+        return response
+
+    def check_token(request: Request) -> None:
+        if token is None:
+            return
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), token.encode()):
+            raise Problem(401, "The token is missing or wrong.", "Send `Authorization: Bearer TOKEN`.")
+
+    allowed = [Depends(check_token)]
+
+    @app.post(
+        "/v1/reconstructions",
+        dependencies=allowed,
+        response_class=Response,
+        responses={200: {"content": dict.fromkeys(sorted(set(MEDIA_TYPES.values())), _BODY)}, **_ERRORS},
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"image/*": _BODY, "application/octet-stream": _BODY, "multipart/form-data": _FORM},
+            }
+        },
+    )
+    async def reconstruct(request: Request, options: Annotated[Options, Query()]) -> Response:
+        """Reconstructs the object in an image: the image as the body, or `image` and perhaps `mask` in a form."""
+        started = asyncio.get_running_loop().time()
+        upload = await read_upload(request, service.limits)
+        seed = secrets.randbelow(1 << 31) if options.seed is None else options.seed
+        left = service.limits.seconds - (asyncio.get_running_loop().time() - started)
+        name, content, headers = await service.scheduler.run(
+            lambda: service.reconstruct(upload, options, seed), left, request.is_disconnected
+        )
+        headers |= {"Content-Disposition": f'inline; filename="{name}"'}
+        return Response(content, headers=headers, media_type=MEDIA_TYPES[Path(name).suffix])
+
+    @app.get("/v1/bundle", dependencies=allowed, responses={401: _ERRORS[401]})
+    async def bundle() -> dict[str, Any]:
+        """Says what is served."""
+        used = service.rt.bundle
+        return {
+            "name": used.name, "trained": used.trained, "precision": service.rt.precision,
+            "backend": service.rt.backend.name, "steps": used.default_steps, "sampler": used.default_sampler,
+            "image_size": used.image_size, "parameters": used.manifest["parameters"],
+            "limits": vars(service.limits),
+        }  # fmt: skip
+
+    @app.get("/healthz")
+    async def alive() -> dict[str, str]:
+        """Answers as long as the process does."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses={503: _ERRORS[503]})
+    async def ready(request: Request) -> JSONResponse:
+        """Says whether requests should be sent here."""
+        trouble = await asyncio.to_thread(service.trouble)
+        if trouble is not None:
+            return problems.answer(request, Problem(503, trouble, "", {"Retry-After": "5"}))
+        return JSONResponse({"status": "ready"})
+
+    @app.get("/metrics", response_class=Response)
+    async def measure() -> Response:
+        """Figures for Prometheus."""
+        return Response(*metrics.exposed(service.scheduler.pending))
+
+    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    return app
+
+
+def _state_of(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file of a bundle."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def _check_pixels(image: bytes, most: int) -> None:
+    """Refuses an image by its header, before it takes memory; what cannot be read is the runtime's to say."""
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            width, height = opened.size
+    except Exception:
+        return
+    if width * height > most:
+        raise Problem(413, f"The image has {width}x{height} pixels.", f"At most {most:,} are taken.")

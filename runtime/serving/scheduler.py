@@ -1,0 +1,90 @@
+"""Work for one device, one piece after another: a bounded queue, deadlines, and nothing done that nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from .problems import Problem
+
+Result = TypeVar("Result")
+# Seconds between two looks at whether the client is still there.
+_LOOK = 0.1
+# Weight of the last piece of work in the mean time of one.
+_LAST = 0.2
+
+
+class Scheduler:
+    """One thread that works, since the runtime uses all cores for one image.
+
+    Attributes:
+        waiting: pieces of work that may wait beside the one that is under way.
+        pending: accepted and not finished.
+        seconds: mean time of one.
+    """
+
+    def __init__(self, waiting: int) -> None:
+        self.waiting, self.pending, self.seconds = waiting, 0, 1.0
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="reconstruct")
+
+    async def run(
+        self, work: Callable[[], Result], seconds: float, gone: Callable[[], Awaitable[bool]] | None = None
+    ) -> Result:
+        """Does a piece of work when its turn comes.
+
+        Args:
+            work: to be done, in another thread.
+            seconds: until when, from now on.
+            gone: tells whether nobody waits any more.
+
+        Returns:
+            What `work` returns.
+
+        Raises:
+            Problem: 503 where the queue is full, 504 where it was not done in time, 499 where nobody waits. Work that
+                has not begun by then never does.
+        """
+        if self.pending > self.waiting:
+            raise Problem(
+                503, "The queue is full.", "Try again later.", {"Retry-After": str(math.ceil(self._until_free()))}
+            )
+        self.pending += 1
+        begun: list[float] = []
+
+        def timed() -> Result:
+            begun.append(time.monotonic())
+            return work()
+
+        future = self._executor.submit(timed)
+        waited = asyncio.wrap_future(future)
+        waited.add_done_callback(lambda done: self._finish(begun, done))
+        end = time.monotonic() + seconds
+        while not waited.done():
+            await asyncio.wait({waited}, timeout=min(_LOOK, max(0.0, end - time.monotonic())))
+            if waited.done():
+                break
+            if time.monotonic() >= end:
+                future.cancel()
+                raise Problem(504, f"This took longer than {seconds:g} s.", "Ask for less, or when less is going on.")
+            if gone is not None and await gone():
+                future.cancel()
+                raise Problem(499, "The client went away.", "")
+        return waited.result()
+
+    async def close(self) -> None:
+        """Finishes what was accepted."""
+        await asyncio.to_thread(self._executor.shutdown)
+
+    def _until_free(self) -> float:
+        return max(1.0, (self.pending - self.waiting) * self.seconds)
+
+    def _finish(self, begun: list[float], done: asyncio.Future[Result]) -> None:
+        self.pending -= 1
+        if begun:
+            self.seconds += _LAST * (time.monotonic() - begun[0] - self.seconds)
+        if not done.cancelled():
+            done.exception()  # Looked at, so that asyncio does not complain where nobody waits.
