@@ -11,13 +11,13 @@ from PIL import Image
 
 import runtime
 
-SIDE, SAMPLES, ANGLES = 160, 96, (0, 35, -60)
+SIDE, SAMPLES, ANGLES = 224, 96, (0, 35, -60)
 
 
 def row(rt: runtime.Runtime, image: Path) -> np.ndarray:
     """One strip (SIDE, 7 * SIDE, 3) uint8."""
     scene = rt.reconstruct(image)
-    given = Image.fromarray(scene.source.to_uint8()).resize((SIDE, SIDE))
+    given = Image.fromarray(np.uint8(255 * scene.source.detail())).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     tiles = [np.asarray(given)]
     for angle in ANGLES:
         camera = runtime.Camera.orbit(angle)

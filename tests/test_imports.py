@@ -13,6 +13,7 @@ FORBIDDEN = {
     "runtime/geometry": (*PRODUCT, "runtime.diffusion"),
     "runtime/diffusion": (*PRODUCT, "runtime.geometry"),
     "runtime/rendering": ("runtime.backends", "runtime.pipeline", "runtime.scene", "runtime.bundle", "onnxruntime"),
+    "runtime/meshing": ("runtime.backends", "runtime.pipeline", "runtime.scene", "runtime.bundle", "onnxruntime"),
     "model": (*PRODUCT, "export", "benchmarks"),
     "export": ("benchmarks",),
 }

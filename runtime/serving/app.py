@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -79,6 +80,7 @@ class Service:
 
     def reconstruct(self, upload: Upload, options: Options, seed: int) -> tuple[str, bytes, dict[str, str]]:
         """Name, content and headers of an answer."""
+        started = time.perf_counter()
         _check_pixels(upload.image, self.limits.pixels)
         with record_times() as times, warnings.catch_warnings():
             # What a user should know goes into a header: a warning of the process would reach nobody.
@@ -90,6 +92,7 @@ class Service:
         notes = " ".join(text for text, _ in scene.source.notes) if scene.source is not None else ""
         for stage, seconds in times.items():
             metrics.STAGES.labels(stage).observe(sum(seconds))
+        times["total"] = [time.perf_counter() - started]
         timing = ", ".join(f"{stage};dur={1e3 * sum(seconds):.1f}" for stage, seconds in times.items())
         return name, content, {"Server-Timing": timing, "X-Seed": str(seed), "X-Notes": notes}
 
