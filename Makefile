@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help render test unit train serve fuzz quality lint export engines bench wheel clean
+.PHONY: help render test unit train serve figures fuzz quality lint export engines bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ unit: $(VENV)/.full ## run the quick tests alone: a developer's inner loop
 
 serve: $(VENV)/.serve ## open a page on http://127.0.0.1:8000 that turns pictures into objects
 	$(BIN)/wavelet-triplane serve
+
+figures: $(VENV)/.full ## draw five figures of what happens to IMAGE into OUT/figures
+	$(BIN)/python visualize_wavelet_triplane.py "$(IMAGE)" --out "$(OUT)/figures"
 
 train: $(VENV)/.full ## train CONFIG into RUN, going on where it stopped, and make RUN/bundle
 	$(BIN)/python -m model.training.train --config "$(CONFIG)" --out "$(RUN)"

@@ -3,13 +3,27 @@
 import torch
 
 from model import CoarseTriplaneGen, DetailDiffusion, TriplaneRenderer, WaveletTransform, WaveletTriplaneDiffusion
+from model.losses import (
+    Targets,
+    compute_loss,
+    diffusion_loss,
+    diffusion_training_step,
+    reconstruction_loss,
+    rendering_loss,
+)
 
 __all__ = [
     "CoarseTriplaneGen",
     "DetailDiffusion",
+    "Targets",
     "TriplaneRenderer",
     "WaveletTransform",
     "WaveletTriplaneDiffusion",
+    "compute_loss",
+    "diffusion_loss",
+    "diffusion_training_step",
+    "reconstruction_loss",
+    "rendering_loss",
 ]
 
 
