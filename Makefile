@@ -19,7 +19,7 @@ render: $(VENV)/.light ## draw an object from a picture: make render [IMAGE=phot
 	$(BIN)/wavelet-triplane render "$(IMAGE)" --out "$(OUT)" --orbit 6
 
 test: $(VENV)/.full ## run the test suite
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadgroup
+	$(BIN)/pytest
 
 unit: $(VENV)/.full ## run the quick tests alone: a developer's inner loop
 	$(BIN)/pytest -m "not slow and not gpu"

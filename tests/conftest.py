@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 
 import runtime
@@ -31,11 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         place = item.path.relative_to(here).as_posix()
-        every_form = "tiny_variants" in getattr(item, "fixturenames", ())
-        if place.startswith(SLOW) or every_form:
+        if place.startswith(SLOW) or "tiny_variants" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
-        # With several processes a file is tested by one, and all that needs every form of the tiny model by one.
-        item.add_marker(pytest.mark.xdist_group("every form" if every_form else place))
 
 
 TINY = {"triplane_channels": 8, "resolution": 16, "hidden_dim": 32, "time_embed_dim": 32, "num_diffusion_steps": 100}
@@ -86,15 +82,12 @@ def tiny_bundle(
     """The tiny model, exported; parity has been checked on the way. Kept until anything that makes it changes."""
     kept = pytestconfig.cache.mkdir("tiny_bundle") / _sources_digest() if pytestconfig.cache else None
     out = tmp_path_factory.mktemp("bundles") / "tiny"
-    if kept is None:
-        return _bundle(tiny_model, export_once, out, ["float32"])
-    # Several processes may test at once: one of them makes it.
-    with FileLock(kept.with_suffix(".lock")):
-        if not kept.is_dir():
-            made = shutil.copytree(_bundle(tiny_model, export_once, out, ["float32"]), kept.with_suffix(".part"))
-            shutil.rmtree(out)
-            made.rename(kept)
-    return shutil.copytree(kept, out)
+    if kept is not None and kept.is_dir():
+        return shutil.copytree(kept, out)
+    _bundle(tiny_model, export_once, out, ["float32"])
+    if kept is not None:
+        shutil.copytree(out, kept)
+    return out
 
 
 def _sources_digest() -> str:
