@@ -9,7 +9,7 @@ import numpy as np
 
 
 class ArrayRecord:
-    """Base of a frozen dataclass (with eq=False) whose fields are arrays: equal where all of them are."""
+    """Base of a frozen dataclass (with eq=False) whose fields are arrays, records or None: equal where all are."""
 
     def __eq__(self, other: object) -> Any:
         if type(other) is not type(self):
@@ -18,4 +18,4 @@ class ArrayRecord:
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
 
     def __hash__(self) -> int:
-        return hash(tuple(getattr(self, field.name).shape for field in fields(self)))  # type: ignore[arg-type]
+        return hash(tuple(np.shape(getattr(self, field.name)) for field in fields(self)))  # type: ignore[arg-type]

@@ -13,9 +13,9 @@ FIGURES = (
 )  # fmt: skip
 
 
-def test_five_figures(tiny_bundle, tmp_path):
+def test_five_figures(tmp_path):
     script = ROOT / "visualize_wavelet_triplane.py"
-    subprocess.run([sys.executable, script, "--out", tmp_path, "--bundle", tiny_bundle], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, script, "--out", tmp_path], check=True, cwd=ROOT)
     assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(FIGURES)
     for name in FIGURES:
         with Image.open(tmp_path / f"{name}.png") as opened:

@@ -32,6 +32,7 @@ def run(app: FastAPI, host: str, port: int, seconds: float) -> None:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()
     except OSError as error:
         raise OptionError(f"{host}:{port} cannot be listened on: {error.strerror}.", "Name another --port.") from None
     say(f"Serving on http://{host}:{listening.getsockname()[1]} (API at /docs); Ctrl+C stops.")

@@ -262,7 +262,7 @@ def test_a_turntable_as_mp4_is_read_by_pyav(photo, tiny_bundle, tmp_path):
         assert (len(frames), frames[0].width, frames[0].height) == (6, 32, 32)
 
 
-@pytest.mark.parametrize("ending", ["glb", "obj", "ply", "stl"])
+@pytest.mark.parametrize("ending", ["glb", "obj"])
 def test_the_mesh_command_writes_what_trimesh_reads(ending, photo, tmp_path):
     import trimesh
 

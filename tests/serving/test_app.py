@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -201,6 +202,12 @@ def test_an_altered_bundle_is_said_by_readyz(tiny_bundle, tmp_path):
         assert "altered" in problem_of(client.get("/readyz"), 503)["detail"]
 
 
+def in_a_loop(coroutine):
+    """Runs a coroutine in a thread: beside a browser, Playwright has a loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
 def test_a_full_queue_turns_away_and_a_late_answer_is_not_begun():
     done = []
 
@@ -232,7 +239,7 @@ def test_a_full_queue_turns_away_and_a_late_answer_is_not_begun():
         await scheduler.close()
         assert scheduler.pending == 0
 
-    asyncio.run(scenario())
+    in_a_loop(scenario())
     assert done == ["first"]
 
 
@@ -244,7 +251,7 @@ def test_a_fault_of_the_work_is_the_callers():
         assert await scheduler.run(lambda: 3, 5) == 3
         await scheduler.close()
 
-    asyncio.run(scenario())
+    in_a_loop(scenario())
 
 
 def test_serving_is_not_imported_with_the_runtime():
