@@ -196,8 +196,8 @@ class Scene:
             resolution: samples along each axis of the cube, 8 to 512.
             projected: gives vertices that the input image shows the image's colours.
             clean: drops parts of less than a hundredth of the largest one's volume, and smooths the ripple of texels.
-            faces: triangles at the most, 100 or more; None for as many as the resolution gives. Of very few, thin parts
-                may have holes.
+            faces: triangles at the most, 100 or more; None for as many as the resolution gives. Thin parts may get
+                holes.
             texture: side of a texture in texels, 64 to 8192; None for colours at vertices alone.
 
         Raises:

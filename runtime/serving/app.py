@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import io
 import re
@@ -23,6 +24,7 @@ from fastapi.staticfiles import StaticFiles
 from PIL import Image
 
 from ..backends.self_check import example_images
+from ..errors import OptionError
 from ..pipeline import Runtime
 from ..profiling import record_times
 from . import metrics, problems
@@ -65,7 +67,12 @@ class Service:
 
     def warm_up(self) -> None:
         """Draws an example, which loads and compiles what the first request would wait for."""
-        self.rt.reconstruct(example_images(1, self.rt.bundle.image_size)[0], background="keep").render()
+        scene = self.rt.reconstruct(example_images(1, self.rt.bundle.image_size)[0], background="keep")
+        scene.render()
+        # What meshes are made by takes seconds to import; untrained weights may show no surface.
+        with contextlib.suppress(OptionError):
+            small = {"format": ["glb"], "resolution": 32, "faces": 500, "texture": 64}
+            Results(scene, Options.model_validate(small)).file()
         self.warm = True
 
     def trouble(self) -> str | None:
