@@ -124,7 +124,7 @@ def memory(model: WaveletTriplaneDiffusion, batch: int = 2) -> Rows:
 
 
 def parity(model: WaveletTriplaneDiffusion) -> Rows:
-    """Compares the runtime's NumPy with PyTorch: the wavelet transform, and views of a random triplane.
+    """Compares the runtime's inverse wavelet transform with PyTorch's; graphs and views are the exporter's to compare.
 
     Raises:
         DebugError: they differ by more than rounding.

@@ -95,6 +95,6 @@ def rendering_loss(rendered_image: Tensor, targets: Targets) -> Tensor:
 
 def bands(triplane: Tensor) -> tuple[Tensor, Tensor]:
     """Splits a triplane (B, 3, C, 2R, 2R) into LL (B, 3, C, R, R) and details (B, 3, 3C, R, R)."""
-    ll, *details = WaveletTransform().dwt2d(rearrange(triplane, "b p c h w -> (b p) c h w"))
+    ll, *details = WaveletTransform().to(triplane.device).dwt2d(rearrange(triplane, "b p c h w -> (b p) c h w"))
     joined = rearrange(torch.cat(details, dim=1), "(b p) c h w -> b p c h w", p=3)
     return rearrange(ll, "(b p) c h w -> b p c h w", p=3), joined

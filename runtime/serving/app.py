@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import hmac
 import io
-import re
 import secrets
 import shutil
 import tempfile
 import time
-import uuid
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +27,7 @@ from ..pipeline import Runtime
 from ..profiling import record_times
 from . import metrics, problems
 from .body import Upload, read_upload
+from .gate import Gate
 from .options import Limits, Options
 from .problems import Problem
 from .results import MEDIA_TYPES, Results
@@ -88,7 +87,8 @@ class Service:
     def reconstruct(self, upload: Upload, options: Options, seed: int) -> tuple[str, bytes, dict[str, str]]:
         """Name, content and headers of an answer."""
         started = time.perf_counter()
-        _check_pixels(upload.image, self.limits.pixels)
+        for image in filter(None, (upload.image, upload.mask)):
+            _check_pixels(image, self.limits.pixels)
         with record_times() as times, warnings.catch_warnings():
             # What a user should know goes into a header: a warning of the process would reach nobody.
             warnings.simplefilter("ignore")
@@ -129,15 +129,7 @@ def create_app(rt: Runtime | None = None, limits: Limits | None = None, token: s
     app.state.service = service
     problems.install(app)
 
-    @app.middleware("http")
-    async def identify(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        given = request.headers.get("x-request-id", "")
-        request.state.request_id = given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else uuid.uuid4().hex
-        response = await call(request)
-        response.headers["X-Request-Id"] = request.state.request_id
-        route = request.scope.get("route")
-        metrics.REQUESTS.labels(getattr(route, "path", "other"), str(response.status_code)).inc()
-        return response
+    app.add_middleware(Gate, any_host=token is not None)
 
     def check_token(request: Request) -> None:
         if token is None:

@@ -84,6 +84,8 @@ async def _from_form(request: Request, body: bytes) -> Upload:
             }
     except HTTPException as error:
         raise Problem(422, f"The form cannot be read: {error.detail}", _KINDS) from None
+    except (LookupError, UnicodeError):
+        raise Problem(422, "The form's names are in an unknown encoding.", _KINDS) from None
     if not files.get("image"):
         raise Problem(422, "The form has no file `image`.", _KINDS)
     return Upload(files["image"], files.get("mask"))

@@ -34,7 +34,7 @@ class Limits:
 class Options(BaseModel):
     """Query parameters of a reconstruction."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     format: list[Format] = Field(["png"], description="What to answer with; several come as a zip.", max_length=12)
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Of the diffusion's noise; drawn if left out.")

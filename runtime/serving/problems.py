@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ..errors import ImageError, OptionError, WaveletTriplaneError
+from ..errors import CameraError, ImageError, OptionError, WaveletTriplaneError
 
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -58,7 +58,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(WaveletTriplaneError)
     async def of_the_runtime(request: Request, error: WaveletTriplaneError) -> JSONResponse:
-        status = 400 if isinstance(error, ImageError) else 422 if isinstance(error, OptionError) else 503
+        status = 400 if isinstance(error, ImageError) else 422 if isinstance(error, OptionError | CameraError) else 503
         return answer(request, Problem(status, error.cause, error.remedy))
 
     @app.exception_handler(RequestValidationError)
@@ -70,6 +70,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def of_the_router(request: Request, error: HTTPException) -> JSONResponse:
         return answer(request, Problem(error.status_code, str(error.detail), "", dict(error.headers or {})))
+
+    @app.exception_handler(Exception)
+    async def of_the_program(request: Request, error: Exception) -> JSONResponse:
+        log.error("a mistake of the program", exc_info=error)
+        return answer(request, Problem(500, "This is a mistake of the program.", "Report it, with the request's id."))
 
     @app.exception_handler(MemoryError)
     @app.exception_handler(OSError)

@@ -48,6 +48,8 @@ class Scheduler:
             Problem: 503 where the queue is full, 504 where it was not done in time, 499 where nobody waits. Work that
                 has not begun by then never does.
         """
+        if seconds <= 0:
+            raise Problem(504, "No time was left for it when it had arrived.", "Send it faster.")
         if self.pending > self.waiting:
             raise Problem(
                 503, "The queue is full.", "Try again later.", {"Retry-After": str(math.ceil(self._until_free()))}
@@ -69,7 +71,11 @@ class Scheduler:
                 break
             if time.monotonic() >= end:
                 future.cancel()
-                raise Problem(504, f"This took longer than {seconds:g} s.", "Ask for less, or when less is going on.")
+                raise Problem(
+                    504,
+                    f"This took longer than the {seconds:.1f} s that were left for it.",
+                    "Ask for less, or when less is going on.",
+                )
             if gone is not None and await gone():
                 future.cancel()
                 raise Problem(499, "The client went away.", "")

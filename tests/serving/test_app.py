@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
+from fastapi.testclient import TestClient as StarletteClient
 from PIL import Image
 
 import runtime
@@ -18,6 +18,11 @@ from runtime.serving.app import create_app
 from runtime.serving.options import Limits
 from runtime.serving.problems import Problem
 from runtime.serving.scheduler import Scheduler
+
+
+def client_of(app):
+    """A client of this machine's own name."""
+    return StarletteClient(app, base_url="http://127.0.0.1")
 
 
 def png(size=64, alpha=True):
@@ -41,7 +46,7 @@ def rt(tiny_bundle):
 @pytest.fixture(scope="module")
 def served(tiny_bundle):
     limits = Limits(body_bytes=200_000, pixels=1_000_000)
-    with TestClient(create_app(runtime.load(tiny_bundle, threads=1), limits)) as client:
+    with client_of(create_app(runtime.load(tiny_bundle, threads=1), limits)) as client:
         while client.get("/readyz").status_code != 200:
             time.sleep(0.05)
         yield client
@@ -118,6 +123,7 @@ def test_a_form_may_bring_a_mask(served):
         (None, "image/png", {"format": "fbx"}, 422, "format"),
         (None, "image/png", {"path": "/etc/passwd"}, 422, "path"),
         (None, "image/png", {"seed": "x"}, 422, "seed"),
+        (None, "image/png", {"azimuth": "nan"}, 422, "azimuth"),
         (b"--x--", "multipart/form-data; boundary=x", {}, 422, "image"),
         (b"junk", "multipart/form-data", {}, 422, "form"),
     ],
@@ -183,7 +189,7 @@ def test_a_request_id_is_kept_if_it_is_one(served):
 
 
 def test_a_token_is_asked_for(tiny_bundle):
-    with TestClient(create_app(runtime.load(tiny_bundle, threads=1), token="secret")) as client:
+    with client_of(create_app(runtime.load(tiny_bundle, threads=1), token="secret")) as client:
         problem_of(client.get("/v1/bundle"), 401)
         problem_of(client.get("/v1/bundle", headers={"Authorization": "Bearer wrong"}), 401)
         assert client.get("/v1/bundle", headers={"Authorization": "Bearer secret"}).status_code == 200
@@ -195,7 +201,7 @@ def test_an_altered_bundle_is_said_by_readyz(tiny_bundle, tmp_path):
 
     copy = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, copy)
-    with TestClient(create_app(runtime.load(copy, threads=1))) as client:
+    with client_of(create_app(runtime.load(copy, threads=1))) as client:
         while client.get("/readyz").status_code != 200:
             time.sleep(0.05)
         os.utime(copy / "manifest.json", (1, 1))
@@ -260,3 +266,9 @@ def test_serving_is_not_imported_with_the_runtime():
 
     code = "import sys, runtime; assert not {'fastapi', 'pydantic', 'runtime.serving'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_pages_of_other_sites_and_other_names_are_refused_without_a_token(served):
+    problem_of(served.get("/v1/bundle", headers={"Origin": "http://evil.example"}), 403)
+    problem_of(served.get("/v1/bundle", headers={"Host": "evil.example"}), 403)
+    assert served.get("/v1/bundle", headers={"Host": "localhost:8000", "Origin": "http://localhost:8000"}).is_success

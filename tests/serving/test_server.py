@@ -75,7 +75,7 @@ def connected(address):
 
 def test_slow_and_endless_senders_stop_nobody(server):
     _, address = server
-    head = "POST /v1/reconstructions HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    head = "POST /v1/reconstructions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
     slow = [connected(address) for _ in range(50)]
     for each in slow:
         each.sendall(f"{head}Content-Length: 1000\r\n\r\nabc".encode())
@@ -108,7 +108,8 @@ def test_clients_that_go_away_leave_nothing_behind(server):
     _, address = server
     body = png()
     head = (
-        "POST /v1/reconstructions?steps=50&size=192&samples=64 HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        "POST /v1/reconstructions?steps=50&size=192&samples=64 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        "Content-Type: image/png\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode()
     for _ in range(10):
