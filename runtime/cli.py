@@ -18,13 +18,13 @@ from .commands import one_sentence_errors, say, say_error
 from .errors import OptionError, WaveletTriplaneError, install_hint
 from .geometry.cameras import AZIMUTH, ELEVATION, Camera
 from .jobs import FRAMES, jobs_of
+from .machine import LOOPBACK
 from .outputs import check_targets
 from .pipeline import Runtime
 from .preprocessing import BACKGROUNDS
 from .profiling import record_times
 
 Item = TypeVar("Item")
-LOOPBACK = "127.0.0.1"
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -227,7 +227,7 @@ def bench(
 def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; a token is needed for any but this machine's.")
-    ] = LOOPBACK,
+    ] = LOOPBACK[0],
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
     waiting: Annotated[int, typer.Option(help="Requests that may wait.", min=0)] = 16,
     seconds: Annotated[float, typer.Option(help="From a request to its answer, at the most.", min=0.1)] = 60.0,
@@ -240,7 +240,7 @@ def serve(
 ) -> None:
     """Serves the runtime by HTTP, with a page at /; WAVELET_TRIPLANE_TOKEN is the token that requests have to bear."""
     token = os.environ.get("WAVELET_TRIPLANE_TOKEN") or None
-    if token is None and host not in (LOOPBACK, "localhost", "::1"):
+    if token is None and host not in LOOPBACK:
         raise OptionError(
             f"Listening on {host} would let anybody in.", "Set WAVELET_TRIPLANE_TOKEN, or leave --host out."
         )

@@ -186,13 +186,15 @@ def jobs_of(images: Sequence[Path], out: Path, turntable: str, **options: Any) -
     if ending and ending not in ANIMATIONS:
         raise OptionError(f"A turntable cannot be written as {turntable!r}.", f"Use {', '.join(ANIMATIONS)}.")
     jobs = [Job(image, out, Wanted(turntable=ending, **options)) for image in _expanded(images)]
-    stems: dict[str, Path] = {}
+    writers: dict[Path, Path] = {}
     for job in jobs:
-        if job.stem in stems:
-            raise OptionError(
-                f"{stems[job.stem]} and {job.image} would both write {job.stem}.png.", "Render them into two folders."
-            )
-        stems[job.stem] = job.image
+        for target in job.targets():
+            if target in writers:
+                raise OptionError(
+                    f"{writers[target]} and {job.image} would both write {target.name}.",
+                    "Render them into two folders.",
+                )
+            writers[target] = job.image
         job.check()
     return jobs
 

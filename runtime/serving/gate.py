@@ -10,10 +10,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..machine import LOOPBACK
 from . import metrics, problems
 from .problems import Problem
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Gate:
@@ -47,7 +46,7 @@ class Gate:
 
         host, origin = urlsplit(f"//{headers.get('host', '')}"), headers.get("origin")
         foreign = origin is not None and urlsplit(origin).netloc != host.netloc
-        if not self.any_host and (host.hostname not in _LOOPBACK or foreign):
+        if not self.any_host and (host.hostname not in LOOPBACK or foreign):
             refused = Problem(403, "The request comes from another site, or is meant for another host.", "Set a token.")
             await problems.answer(Request(scope), refused)(scope, receive, answer)
             return

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from .problems import Problem
@@ -57,11 +57,15 @@ class Scheduler:
         self.pending += 1
         begun: list[float] = []
 
+        # The executor keeps what was cancelled until its turn: it must not keep the upload with it.
+        kept = [work]
+
         def timed() -> Result:
             begun.append(time.monotonic())
-            return work()
+            return kept.pop()()
 
         future = self._executor.submit(timed)
+        del work
         waited = asyncio.wrap_future(future)
         waited.add_done_callback(lambda done: self._finish(begun, done))
         end = time.monotonic() + seconds
@@ -70,14 +74,14 @@ class Scheduler:
             if waited.done():
                 break
             if time.monotonic() >= end:
-                future.cancel()
+                self._cancel(future, kept)
                 raise Problem(
                     504,
                     f"This took longer than the {seconds:.1f} s that were left for it.",
                     "Ask for less, or when less is going on.",
                 )
             if gone is not None and await gone():
-                future.cancel()
+                self._cancel(future, kept)
                 raise Problem(499, "The client went away.", "")
         return waited.result()
 
@@ -87,6 +91,11 @@ class Scheduler:
 
     def _until_free(self) -> float:
         return max(1.0, (self.pending - self.waiting) * self.seconds)
+
+    @staticmethod
+    def _cancel(future: Future[Result], kept: list[Callable[[], Result]]) -> None:
+        if future.cancel():
+            kept.clear()
 
     def _finish(self, begun: list[float], done: asyncio.Future[Result]) -> None:
         self.pending -= 1

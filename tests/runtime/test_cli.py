@@ -204,6 +204,11 @@ def test_several_images_and_folders_go_on_after_a_bad_one(photo, tiny_bundle, tm
     done = command("render", photo, folder, *arguments)
     assert done.returncode == 1
     assert "would both write thing.png" in done.stderr
+    # Of one image the depths would be the other's view.
+    (folder / "thing.png").rename(folder / "thing_depth.png")
+    done = command("render", photo, folder / "thing_depth.png", "--depth", *arguments)
+    assert done.returncode == 1
+    assert "would both write thing_depth.png" in done.stderr
 
 
 @pytest.mark.parametrize("ending", ["webp", "gif", "png"])

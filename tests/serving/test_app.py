@@ -1,10 +1,12 @@
 """The application in one process: answers, options, limits, and errors as problem documents."""
 
 import asyncio
+import gc
 import io
 import os
 import threading
 import time
+import weakref
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -217,7 +219,13 @@ def in_a_loop(coroutine):
 def test_a_full_queue_turns_away_and_a_late_answer_is_not_begun():
     done = []
 
-    async def scenario():
+    class Upload:
+        """What waiting work holds."""
+
+    held = Upload()
+    upload = weakref.ref(held)
+
+    async def scenario(held):
         scheduler, block = Scheduler(waiting=1), threading.Event()
 
         def work(name):
@@ -227,7 +235,8 @@ def test_a_full_queue_turns_away_and_a_late_answer_is_not_begun():
 
         first = asyncio.create_task(scheduler.run(lambda: work("first"), 5))
         await asyncio.sleep(0.05)
-        late = asyncio.create_task(scheduler.run(lambda: work("late"), 0.1))
+        late = asyncio.create_task(scheduler.run(lambda held=held: work(f"late {held}"), 0.1))
+        del held
         await asyncio.sleep(0.02)
         with pytest.raises(Problem) as full:
             await scheduler.run(lambda: work("third"), 5)
@@ -236,6 +245,9 @@ def test_a_full_queue_turns_away_and_a_late_answer_is_not_begun():
         with pytest.raises(Problem) as too_late:
             await late
         assert too_late.value.status == 504
+        del late, too_late
+        gc.collect()
+        assert upload() is None, "what was cancelled holds its upload until its turn"
         gone = asyncio.create_task(scheduler.run(lambda: work("gone"), 5, lambda: asyncio.sleep(0, True)))
         with pytest.raises(Problem) as left:
             await gone
@@ -245,7 +257,9 @@ def test_a_full_queue_turns_away_and_a_late_answer_is_not_begun():
         await scheduler.close()
         assert scheduler.pending == 0
 
-    in_a_loop(scenario())
+    running = scenario(held)
+    del held
+    in_a_loop(running)
     assert done == ["first"]
 
 
