@@ -92,14 +92,15 @@ def render(
     )  # fmt: skip
     if mask is not None and len(jobs) > 1:
         raise OptionError("--mask is of one image.", "Render them one by one.")
-    check_targets((target for job in jobs for target in job.targets()), overwrite)
+    targets = [target for job in jobs for target in job.targets()]
+    check_targets(targets, overwrite, [job.image for job in jobs] + ([mask] if mask is not None else []))
     drawing: dict[str, Any] = {"image_size": size, "num_samples": samples, "projected": projected}
     making = {"steps": steps, "seed": seed, "sampler": sampler, "background": background, "mask": mask}
     camera, failed = Camera.orbit(azimuth, elevation), []
     with _open(bundle, backend, precision, threads, memory_limit, background_model) as rt, record_times() as recorded:
         for job in _with_progress(jobs, len(jobs) if len(jobs) > 1 else 0, "images"):
             try:
-                written = job.run(rt, camera, elevation, making, drawing, exact, _with_progress)
+                written = job.run(rt, camera, elevation, making, drawing, exact, _with_progress, targets)
             except WaveletTriplaneError as error:
                 if len(jobs) == 1:
                     raise
@@ -148,7 +149,7 @@ def mesh(
     path = out or Path("out", f"{'stdin' if str(image) == '-' else image.stem}.glb")
     if up == "z" and path.suffix.lower() in Y_UP:
         raise OptionError(f"{path.suffix} files have y up, by their specification.", "Leave --up out, or use .obj.")
-    check_targets(files_of(path, textured=texture > 0), overwrite)
+    check_targets(files_of(path, textured=texture > 0), overwrite, [image] if mask is None else [image, mask])
     making = {"steps": steps, "seed": seed, "sampler": sampler, "background": background, "mask": mask}
     with _open(bundle, backend, precision, threads, memory_limit, background_model) as rt:
         scene = rt.reconstruct(image, **making)

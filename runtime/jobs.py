@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import glob
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,16 +106,13 @@ class Job:
         return [*self.single(), *(path for view in self.views() for path in view), *self.others().values()]
 
     def check(self) -> None:
-        """Raises an `OptionError` where it would overwrite its own input, or a library is missing."""
-        single = self.single()[0]
-        if single.exists() and self.image.exists() and single.samefile(self.image):
-            raise OptionError(f"The result would overwrite the input {self.image}.", "Name another folder with --out.")
+        """Raises an `OptionError` where a library is missing."""
         if self.wanted.turntable:
             check_animation(self.others()["turntable"])
 
     def run(
         self, rt: Runtime, camera: Camera, elevation: float, making: dict[str, Any], drawing: dict[str, Any],
-        exact: bool, progress: Progress,
+        exact: bool, progress: Progress, kept: Iterable[Path],
     ) -> list[Path]:  # fmt: skip
         """Makes the files; whatever can fail comes before the first is written.
 
@@ -127,6 +124,7 @@ class Job:
             drawing: options of `Scene.render`.
             exact: of the single view.
             progress: wraps frames in a bar.
+            kept: files of all jobs, which no job removes.
 
         Returns:
             What was written.
@@ -142,8 +140,8 @@ class Job:
         for frame, paths in zip(progress(around, wanted.orbit, "orbit"), self.views(), strict=True):
             self._save_view(frame, paths)
         if wanted.orbit:
-            kept = [path for view in self.views() for path in view]
-            remove_stale(self.out, f"{glob.escape(self.stem)}_orbit_[0-9]*.png", kept)
+            earlier = re.compile(rf"{re.escape(self.stem)}_orbit_\d{{3,}}(_depth|_normals)?\.png")
+            remove_stale(self.out, earlier, kept)
         if wanted.sheet:
             frames = [f.to_uint8(wanted.transparent) for f in progress(sheet, wanted.orbit or SHEET, "sheet")]
             save_png(contact_sheet(frames), others["sheet"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,23 +45,34 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
-    """Raises an error before the first file is written if one would replace what this program did not write.
+def check_targets(targets: Iterable[Path], overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+    """Raises an error before the first file is written if one would replace an input, or what others wrote.
 
     Args:
         targets: files to be written.
-        overwrite: allows it.
+        overwrite: allows to replace what others wrote, but never an input.
+        inputs: files that are read.
 
     Raises:
         OptionError: naming the file.
     """
+    read = {_identity(path): path for path in inputs if path.is_file()}
     for target in targets:
+        if target.exists() and _identity(target) in read:
+            raise OptionError(
+                f"The result would overwrite the input {read[_identity(target)]}.", "Name another place with --out."
+            )
         if target.is_dir():
             raise OptionError(f"{target} is a folder, and a file is to be written there.", "Name another --out.")
         if target.exists() and not overwrite and not is_ours(target):
             raise OptionError(
                 f"{target} exists, and was not written by this program.", "Name another --out, or add --overwrite."
             )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_dev, state.st_ino
 
 
 def save_bytes(content: bytes, path: Path) -> None:
@@ -167,9 +179,9 @@ def _save_mp4(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
         container.mux(stream.encode())
 
 
-def remove_stale(folder: Path, pattern: str, kept: Iterable[Path]) -> None:
-    """Removes files of this program that match a pattern and are not among those just written."""
+def remove_stale(folder: Path, name: re.Pattern[str], kept: Iterable[Path]) -> None:
+    """Removes files of this program whose names match and that are not among those to be kept."""
     current = set(kept)
-    for path in folder.glob(pattern):
-        if path not in current and is_ours(path):
+    for path in folder.iterdir():
+        if path not in current and name.fullmatch(path.name) and is_ours(path):
             path.unlink(missing_ok=True)

@@ -79,6 +79,11 @@ class Runtime:
                 f"The bundle {self.bundle.name!r} is untrained: what it reconstructs means nothing.", UntrainedWarning
             )
 
+    @property
+    def has_background_model(self) -> bool:
+        """Whether `background="rembg"` works without a download."""
+        return self._matting.is_present()
+
     @overload
     def reconstruct(self, image: ImageBatch, *args: Any, **options: Any) -> list[Scene]: ...
     @overload

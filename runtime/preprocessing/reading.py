@@ -136,11 +136,7 @@ def _pil_to_rgba(picture: Image.Image) -> Array:
     raw_mode = _raw_mode(picture)
     picture = _upright(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
-        # 16-bit grey, which Pillow would clip to 255 in a conversion; 32-bit integers are taken to hold the same range.
-        grey = np.asarray(picture).astype(np.float32) / np.float32(1 if picture.mode == "F" else 65535)
-        clear = picture.info.get("transparency")
-        mask = [] if clear is None else [np.asarray(picture) != clear]
-        return _planes_to_rgba(np.stack([grey, *mask]).astype(np.float32))
+        return _deep_grey(picture)
     picture = _with_spread_transparency(picture, raw_mode)
     if picture.mode in ("La", "RGBa"):  # associated alpha: the colours are premultiplied
         picture = picture.convert({"La": "LA", "RGBa": "RGBA"}[picture.mode])
@@ -157,6 +153,18 @@ def _pil_to_rgba(picture: Image.Image) -> Array:
     picture.thumbnail((_LARGE, _LARGE), Image.Resampling.BOX)
     # Band by band takes half the time of NumPy's own way to an image's bytes.
     return _planes_to_rgba(np.stack([np.asarray(band) for band in picture.split()]))
+
+
+def _deep_grey(picture: Image.Image) -> Array:
+    """16-bit grey, which Pillow would clip to 255 in a conversion; 32-bit integers are taken to hold the same range."""
+    most = np.float32(1 if picture.mode == "F" else 65535)
+    clear = picture.info.get("transparency")
+    every = max(1, -(-max(picture.size) // _LARGE))
+    planes = [picture] if clear is None else [picture, Image.fromarray(np.asarray(picture) != clear)]
+    # A factor that is whole: Pillow reduces these modes by no other.
+    shrunk = [plane.convert("F").reduce(every) for plane in planes]
+    grey, *mask = (np.asarray(plane, np.float32) for plane in shrunk)
+    return _planes_to_rgba(np.stack([grey / most, *(opaque / np.float32(255) for opaque in mask)]))
 
 
 def _without_alpha(picture: Image.Image) -> Image.Image:

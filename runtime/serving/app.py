@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import io
+import logging
 import secrets
 import shutil
 import tempfile
@@ -19,10 +20,11 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
 from PIL import Image
 
 from ..backends.self_check import example_images
-from ..errors import OptionError
+from ..errors import OptionError, WaveletTriplaneError
 from ..pipeline import Runtime
 from ..profiling import record_times
 from . import metrics, problems
@@ -31,11 +33,14 @@ from .gate import Gate
 from .options import Limits, Options
 from .problems import Problem
 from .results import MEDIA_TYPES, Results
-from .scheduler import Scheduler
+from .scheduler import Scheduler, Stopped
 
+log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 # Of the disk that temporary files go to.
 _FREE_BYTES = 64 << 20
+# Seconds that the warm-up may take: engines may have to be built.
+_WARM_UP = 600.0
 _BODY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {
     "schema": {
@@ -63,19 +68,32 @@ class Service:
     def __init__(self, rt: Runtime, limits: Limits) -> None:
         self.rt, self.limits, self.scheduler = rt, limits, Scheduler(limits.waiting)
         self.warm, self._files = False, _state_of(rt.bundle.path)
+        self._failure: str | None = None
 
-    def warm_up(self) -> None:
+    async def warm_up(self) -> None:
         """Draws an example, which loads and compiles what the first request would wait for."""
+        try:
+            await self.scheduler.run(self._draw_example, _WARM_UP)
+            self.warm = True
+        except (Problem, WaveletTriplaneError) as error:
+            self._failure = error.cause
+        except Exception as error:
+            self._failure = f"{type(error).__name__}: {error}"
+        if self._failure is not None:
+            log.error("the warm-up failed: %s", self._failure)
+
+    def _draw_example(self, _: Stopped) -> None:
         scene = self.rt.reconstruct(example_images(1, self.rt.bundle.image_size)[0], background="keep")
         scene.render()
         # What meshes are made by takes seconds to import; untrained weights may show no surface.
         with contextlib.suppress(OptionError):
             small = {"format": ["glb"], "resolution": 32, "faces": 500, "texture": 64}
             Results(scene, Options.model_validate(small)).file()
-        self.warm = True
 
     def trouble(self) -> str | None:
         """Says why no request should be sent here, or None."""
+        if self._failure is not None:
+            return f"The warm-up failed: {self._failure}"
         if not self.warm:
             return "It is warming up."
         if _state_of(self.rt.bundle.path) != self._files:
@@ -84,18 +102,24 @@ class Service:
             return f"The disk of {tempfile.gettempdir()} is full."
         return None
 
-    def reconstruct(self, upload: Upload, options: Options, seed: int) -> tuple[str, bytes, dict[str, str]]:
-        """Name, content and headers of an answer."""
+    def reconstruct(
+        self, upload: Upload, options: Options, seed: int, stopped: Stopped
+    ) -> tuple[str, bytes, dict[str, str]]:
+        """Name, content and headers of an answer; `stopped` tells whether it is wanted no more."""
         started = time.perf_counter()
         for image in filter(None, (upload.image, upload.mask)):
             _check_pixels(image, self.limits.pixels)
+        if options.background == "rembg" and not self.rt.has_background_model:
+            raise Problem(
+                422, "The server has no model for background=rembg.", "Use background=auto, or send a mask or alpha."
+            )
         with record_times() as times, warnings.catch_warnings():
             # What a user should know goes into a header: a warning of the process would reach nobody.
             warnings.simplefilter("ignore")
             scene = self.rt.reconstruct(
                 upload.image, options.steps, seed, options.sampler, options.background, upload.mask
             )
-            name, content = Results(scene, options).file()
+            name, content = Results(scene, options, stopped).file()
         notes = " ".join(text for text, _ in scene.source.notes) if scene.source is not None else ""
         for stage, seconds in times.items():
             metrics.STAGES.labels(stage).observe(sum(seconds))
@@ -116,13 +140,13 @@ def create_app(rt: Runtime | None = None, limits: Limits | None = None, token: s
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        warming = asyncio.create_task(service.scheduler.run(service.warm_up, 600))
+        warming = asyncio.create_task(service.warm_up())
         yield
-        await asyncio.gather(warming, return_exceptions=True)
+        await warming
         await service.scheduler.close()
         service.rt.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Wavelet Triplane Diffusion", description="One image in, a 3-D object out.", lifespan=lifespan,
         version=str(service.rt.bundle.manifest["format_version"]),
     )  # fmt: skip
@@ -155,11 +179,13 @@ def create_app(rt: Runtime | None = None, limits: Limits | None = None, token: s
     async def reconstruct(request: Request, options: Annotated[Options, Query()]) -> Response:
         """Reconstructs the object in an image: the image as the body, or `image` and perhaps `mask` in a form."""
         started = asyncio.get_running_loop().time()
+        # Before the body is read: an upload that will be refused is not worth its memory.
+        service.scheduler.check_room()
         upload = await read_upload(request, service.limits)
         seed = secrets.randbelow(1 << 31) if options.seed is None else options.seed
         left = service.limits.seconds - (asyncio.get_running_loop().time() - started)
         name, content, headers = await service.scheduler.run(
-            lambda: service.reconstruct(upload, options, seed), left, request.is_disconnected
+            lambda stopped: service.reconstruct(upload, options, seed, stopped), left, request.is_disconnected
         )
         headers |= {"Content-Disposition": f'inline; filename="{name}"'}
         return Response(content, headers=headers, media_type=MEDIA_TYPES[Path(name).suffix])
@@ -208,6 +234,8 @@ def _check_pixels(image: bytes, most: int) -> None:
     try:
         with Image.open(io.BytesIO(image)) as opened:
             width, height = opened.size
+    except Image.DecompressionBombError:
+        raise Problem(413, "The image has too many pixels.", f"At most {most:,} are taken.") from None
     except Exception:
         return
     if width * height > most:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from functools import cached_property
 from pathlib import Path
 
@@ -25,15 +26,26 @@ MEDIA_TYPES = {
 
 
 class Results:
-    """What can be made of a scene; views and meshes that several formats share are made once."""
+    """What can be made of a scene; views and meshes that several formats share are made once.
 
-    def __init__(self, scene: Scene, options: Options) -> None:
-        self.scene, self.options = scene, options
+    Args:
+        scene: the object.
+        options: what to make.
+        stopped: tells, between two pieces, whether the result is wanted no more.
+    """
+
+    def __init__(self, scene: Scene, options: Options, stopped: Callable[[], bool] = lambda: False) -> None:
+        self.scene, self.options, self._stopped = scene, options, stopped
 
     def file(self) -> tuple[str, bytes]:
-        """Returns the name and the content of what the options ask for: one file, or a zip of several."""
+        """Returns the name and the content of what the options ask for: one file, or a zip of several.
+
+        Raises:
+            CancelledError: nobody waits for it any more.
+        """
         files: dict[str, bytes] = {}
         for kind in dict.fromkeys(self.options.format):
+            self._go_on()
             files |= self._make(kind)
         if len(files) == 1:
             return next(iter(files.items()))
@@ -81,7 +93,15 @@ class Results:
             options.frames, options.elevation, image_size=options.size, num_samples=options.samples,
             projected=options.projected,
         )  # fmt: skip
-        return animation_bytes([view.to_uint8(transparent) for view in views], kind)
+        frames = []
+        for view in views:
+            self._go_on()
+            frames.append(view.to_uint8(transparent))
+        return animation_bytes(frames, kind)
+
+    def _go_on(self) -> None:
+        if self._stopped():
+            raise CancelledError
 
     def _input(self) -> bytes:
         assert self.scene.source is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import TypeVar
 from .problems import Problem
 
 Result = TypeVar("Result")
+Stopped = Callable[[], bool]
 # Seconds between two looks at whether the client is still there.
 _LOOK = 0.1
 # Weight of the last piece of work in the mean time of one.
@@ -31,13 +33,20 @@ class Scheduler:
         self.waiting, self.pending, self.seconds = waiting, 0, 1.0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="reconstruct")
 
+    def check_room(self) -> None:
+        """Raises a `Problem`, 503, where the queue is full."""
+        if self.pending > self.waiting:
+            raise Problem(
+                503, "The queue is full.", "Try again later.", {"Retry-After": str(math.ceil(self._until_free()))}
+            )
+
     async def run(
-        self, work: Callable[[], Result], seconds: float, gone: Callable[[], Awaitable[bool]] | None = None
+        self, work: Callable[[Stopped], Result], seconds: float, gone: Callable[[], Awaitable[bool]] | None = None
     ) -> Result:
         """Does a piece of work when its turn comes.
 
         Args:
-            work: to be done, in another thread.
+            work: to be done, in another thread. What it is given tells whether the result is wanted no more.
             seconds: until when, from now on.
             gone: tells whether nobody waits any more.
 
@@ -46,23 +55,21 @@ class Scheduler:
 
         Raises:
             Problem: 503 where the queue is full, 504 where it was not done in time, 499 where nobody waits. Work that
-                has not begun by then never does.
+                has not begun by then never does; what has is told.
         """
         if seconds <= 0:
             raise Problem(504, "No time was left for it when it had arrived.", "Send it faster.")
-        if self.pending > self.waiting:
-            raise Problem(
-                503, "The queue is full.", "Try again later.", {"Retry-After": str(math.ceil(self._until_free()))}
-            )
+        self.check_room()
         self.pending += 1
         begun: list[float] = []
+        stop = threading.Event()
 
         # The executor keeps what was cancelled until its turn: it must not keep the upload with it.
         kept = [work]
 
         def timed() -> Result:
             begun.append(time.monotonic())
-            return kept.pop()()
+            return kept.pop()(stop.is_set)
 
         future = self._executor.submit(timed)
         del work
@@ -74,14 +81,14 @@ class Scheduler:
             if waited.done():
                 break
             if time.monotonic() >= end:
-                self._cancel(future, kept)
+                self._cancel(future, kept, stop)
                 raise Problem(
                     504,
                     f"This took longer than the {seconds:.1f} s that were left for it.",
                     "Ask for less, or when less is going on.",
                 )
             if gone is not None and await gone():
-                self._cancel(future, kept)
+                self._cancel(future, kept, stop)
                 raise Problem(499, "The client went away.", "")
         return waited.result()
 
@@ -93,7 +100,8 @@ class Scheduler:
         return max(1.0, (self.pending - self.waiting) * self.seconds)
 
     @staticmethod
-    def _cancel(future: Future[Result], kept: list[Callable[[], Result]]) -> None:
+    def _cancel(future: Future[Result], kept: list[Callable[[Stopped], Result]], stop: threading.Event) -> None:
+        stop.set()
         if future.cancel():
             kept.clear()
 

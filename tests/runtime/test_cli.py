@@ -69,6 +69,15 @@ def test_a_failure_is_one_sentence_and_leaves_nothing(arguments, photo, tmp_path
     assert not out.exists()
 
 
+def test_one_image_s_orbit_leaves_another_image_s_files(photo, tiny_bundle, tmp_path):
+    other, out = photo.with_name(f"{photo.stem}_orbit_900.png"), tmp_path / "out"
+    other.write_bytes(photo.read_bytes())
+    done = command("render", other, photo, "--orbit", 1, "--size", 16, "--out", out, "--bundle", tiny_bundle)
+    assert done.returncode == 0, done.stderr
+    assert (out / other.name).exists()
+    assert (out / f"{photo.stem}_orbit_000.png").exists()
+
+
 def test_the_input_is_never_overwritten(photo, tiny_bundle):
     before = photo.read_bytes()
     done = command("render", photo, "--out", photo.parent, "--bundle", tiny_bundle)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 
 import numpy as np
 import pytest
@@ -66,8 +67,17 @@ def test_views_of_an_earlier_longer_orbit_go_and_nothing_else(tmp_path):
         save_png(pixels, tmp_path / f"mug_orbit_{index:03d}.png")
     (tmp_path / "mug_orbit_009.png").write_bytes(b"theirs")
     kept = [tmp_path / f"mug_orbit_{index:03d}.png" for index in range(2)]
-    remove_stale(tmp_path, "mug_orbit_[0-9]*.png", kept)
+    remove_stale(tmp_path, re.compile(r"mug_orbit_\d{3,}\.png"), kept)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mug_orbit_000.png", "mug_orbit_001.png", "mug_orbit_009.png"]
+
+
+def test_nothing_replaces_an_input_whatever_it_is_called(tmp_path):
+    given, other = tmp_path / "given.png", tmp_path / "a_texture.png"
+    save_png(np.zeros((4, 4, 3), np.uint8), given)
+    other.hardlink_to(given)
+    for overwrite in (False, True):
+        with pytest.raises(runtime.OptionError, match=r"overwrite the input .*given\.png"):
+            check_targets([tmp_path / "new.obj", other], overwrite, [given])
 
 
 @pytest.mark.parametrize(

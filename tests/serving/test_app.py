@@ -4,10 +4,13 @@ import asyncio
 import gc
 import io
 import os
+import re
+import struct
 import threading
 import time
 import weakref
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,8 +19,9 @@ from fastapi.testclient import TestClient as StarletteClient
 from PIL import Image
 
 import runtime
-from runtime.serving.app import create_app
-from runtime.serving.options import Limits
+from runtime.serving.app import Service, create_app
+from runtime.serving.body import Upload
+from runtime.serving.options import Limits, Options
 from runtime.serving.problems import Problem
 from runtime.serving.scheduler import Scheduler
 
@@ -233,13 +237,13 @@ def test_a_full_queue_turns_away_and_a_late_answer_is_not_begun():
             done.append(name)
             return name
 
-        first = asyncio.create_task(scheduler.run(lambda: work("first"), 5))
+        first = asyncio.create_task(scheduler.run(lambda _: work("first"), 5))
         await asyncio.sleep(0.05)
-        late = asyncio.create_task(scheduler.run(lambda held=held: work(f"late {held}"), 0.1))
+        late = asyncio.create_task(scheduler.run(lambda _, held=held: work(f"late {held}"), 0.1))
         del held
         await asyncio.sleep(0.02)
         with pytest.raises(Problem) as full:
-            await scheduler.run(lambda: work("third"), 5)
+            await scheduler.run(lambda _: work("third"), 5)
         assert full.value.status == 503
         assert int(full.value.headers["Retry-After"]) >= 1
         with pytest.raises(Problem) as too_late:
@@ -248,7 +252,7 @@ def test_a_full_queue_turns_away_and_a_late_answer_is_not_begun():
         del late, too_late
         gc.collect()
         assert upload() is None, "what was cancelled holds its upload until its turn"
-        gone = asyncio.create_task(scheduler.run(lambda: work("gone"), 5, lambda: asyncio.sleep(0, True)))
+        gone = asyncio.create_task(scheduler.run(lambda _: work("gone"), 5, lambda: asyncio.sleep(0, True)))
         with pytest.raises(Problem) as left:
             await gone
         assert left.value.status == 499
@@ -267,11 +271,101 @@ def test_a_fault_of_the_work_is_the_callers():
     async def scenario():
         scheduler = Scheduler(1)
         with pytest.raises(ZeroDivisionError):
-            await scheduler.run(lambda: 1 / 0, 5)
-        assert await scheduler.run(lambda: 3, 5) == 3
+            await scheduler.run(lambda _: 1 / 0, 5)
+        assert await scheduler.run(lambda _: 3, 5) == 3
         await scheduler.close()
 
     in_a_loop(scenario())
+
+
+def test_work_under_way_stops_when_its_time_is_up(rt, monkeypatch):
+    drawn = []
+
+    class Slow(runtime.Scene):
+        def render(self, *arguments, **options):
+            drawn.append(time.monotonic())
+            time.sleep(0.05)
+            return super().render(*arguments, **options)
+
+    original = rt.reconstruct
+
+    def reconstruct(*arguments, **options):
+        scene = original(*arguments, **options)
+        scene.__class__ = Slow
+        return scene
+
+    monkeypatch.setattr(rt, "reconstruct", reconstruct)
+    service = Service(rt, Limits())
+
+    async def scenario():
+        options = Options(format=["webp"], frames=120, size=16, samples=4)
+        with pytest.raises(Problem) as late:
+            await service.scheduler.run(lambda stopped: service.reconstruct(Upload(png()), options, 0, stopped), 1.5)
+        assert late.value.status == 504
+        await service.scheduler.close()
+
+    in_a_loop(scenario())
+    assert 0 < len(drawn) < 100
+
+
+def test_an_upload_to_a_full_queue_is_refused_before_it_is_read(tiny_bundle):
+    app = create_app(runtime.load(tiny_bundle, threads=1))
+    with client_of(app) as client:
+        while client.get("/readyz").status_code != 200:
+            time.sleep(0.05)
+        app.state.service.scheduler.pending = 100
+
+        async def receive():
+            raise AssertionError("the body was read")
+
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        headers = [(b"host", b"127.0.0.1"), (b"content-type", b"image/png")]
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/reconstructions", "query_string": b"", "headers": headers,
+            "http_version": "1.1", "scheme": "http", "server": ("127.0.0.1", 80), "root_path": "",
+        }  # fmt: skip
+        in_a_loop(app(scope, receive, send))
+        assert sent[0]["status"] == 503
+        app.state.service.scheduler.pending = 0
+
+
+def test_a_warm_up_that_fails_is_said(tiny_bundle, monkeypatch):
+    opened = runtime.load(tiny_bundle, threads=1)
+
+    def fail(*_, **__):
+        raise runtime.BackendError("The device is gone.", "Plug it in.")
+
+    monkeypatch.setattr(opened, "reconstruct", fail)
+    with client_of(create_app(opened)) as client:
+        end = time.monotonic() + 10
+        while "failed" not in client.get("/readyz").json()["detail"] and time.monotonic() < end:
+            time.sleep(0.02)
+        assert "The warm-up failed: The device is gone." in problem_of(client.get("/readyz"), 503)["detail"]
+
+
+def test_no_background_model_is_downloaded_for_a_request(served, monkeypatch):
+    monkeypatch.setattr(runtime.Runtime, "has_background_model", property(lambda _: False))
+    problem = problem_of(post(served, png(alpha=False), background="rembg"), 422)
+    assert "no model for background=rembg" in problem["detail"]
+
+
+def test_an_image_that_pillow_itself_refuses_is_too_large(served):
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    image = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
+    assert "too many pixels" in problem_of(post(served, image), 413)["detail"]
+
+
+def test_the_documentation_asks_no_other_host(served):
+    page = served.get("/docs").text
+    assert "swagger" in page.lower()
+    assert not [where for where in re.findall(r"(?:src|href)=\"([^\"]+)\"", page) if "//" in where]
 
 
 def test_serving_is_not_imported_with_the_runtime():

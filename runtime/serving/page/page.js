@@ -2,19 +2,24 @@
 const $ = (selector) => document.querySelector(selector);
 const form = $("#options"), drop = $("#drop"), viewer = $("#viewer"), message = $("#message");
 const FORMATS = { glb: "GLB", usdz: "USDZ", obj: "OBJ", ply: "PLY", stl: "STL", webp: "Turntable", png: "View", npz: "Triplane" };
-let image = null, seed = null, running = null;
+let image = null, running = null;
+// What the object on the page was made of and with: downloads are of it, whatever the form says by then.
+let shown = null;
 
 function say(text, isError = false) {
   message.textContent = text;
   message.classList.toggle("error", isError);
 }
 
-async function ask(format, signal) {
-  const fields = new FormData(form), query = new URLSearchParams({ format });
-  for (const name of ["background", "steps"]) if (fields.get(name)) query.set(name, fields.get(name));
-  if (seed !== null) query.set("seed", seed);
-  const headers = { "Content-Type": "application/octet-stream" };
-  if (fields.get("token")) headers.Authorization = `Bearer ${fields.get("token")}`;
+function wanted() {
+  const fields = new FormData(form), names = ["background", "steps", "seed"].filter((name) => fields.get(name));
+  return { image, options: Object.fromEntries(names.map((name) => [name, fields.get(name)])) };
+}
+
+async function ask({ image, options }, format, signal) {
+  const headers = { "Content-Type": "application/octet-stream" }, token = form.elements.token.value;
+  if (token) headers.Authorization = `Bearer ${token}`;
+  const query = new URLSearchParams({ format, ...options });
   const answer = await fetch(`v1/reconstructions?${query}`, { method: "POST", body: image, headers, signal });
   if (!answer.ok) {
     const problem = await answer.json().catch(() => ({ detail: `The server answered ${answer.status}.` }));
@@ -27,26 +32,26 @@ async function ask(format, signal) {
 async function reconstruct() {
   if (image === null) return say("First give a picture.", true);
   running?.abort();
-  const mine = (running = new AbortController()), begun = performance.now();
-  seed = form.elements.seed.value === "" ? null : form.elements.seed.value;
+  const mine = (running = new AbortController()), begun = performance.now(), what = wanted();
   $("progress").hidden = false;
   $("#downloads").hidden = true;
   say("Looking at the picture …");
   try {
-    const input = await ask("input", mine.signal);
-    seed = input.headers.get("X-Seed");
+    const input = await ask(what, "input", mine.signal);
+    what.options.seed = input.headers.get("X-Seed");
     const notes = input.headers.get("X-Notes");
     $("#input img").src = URL.createObjectURL(await input.blob());
     $("#input").hidden = false;
     say("Making the object …");
-    const answer = await ask("glb", mine.signal);
+    const answer = await ask(what, "glb", mine.signal);
     viewer.src = URL.createObjectURL(await answer.blob());
     await new Promise((done, failed) => {
       viewer.addEventListener("load", done, { once: true });
       viewer.addEventListener("error", () => failed(new Error("This browser cannot show the object.")), { once: true });
     });
     const seconds = ((performance.now() - begun) / 1000).toFixed(1);
-    say(`Done in ${seconds} s, seed ${seed}. Drag to turn it. ${notes}`);
+    say(`Done in ${seconds} s, seed ${what.options.seed}. Drag to turn it. ${notes}`);
+    shown = what;
     $("#downloads").hidden = false;
   } catch (error) {
     if (error.name !== "AbortError") say(error instanceof TypeError ? "The server does not answer." : error.message, true);
@@ -58,7 +63,7 @@ async function download(format) {
   $("progress").hidden = false;
   say(`Writing ${FORMATS[format]} …`);
   try {
-    const answer = await ask(format), link = document.createElement("a");
+    const answer = await ask(shown, format), link = document.createElement("a");
     link.href = URL.createObjectURL(await answer.blob());
     link.download = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition"))[1];
     link.click();

@@ -338,3 +338,11 @@ def test_errors_and_warnings_of_a_list_name_the_item_at_the_callers_line(tiny_ru
     with pytest.warns(runtime.BackgroundWarning) as caught:
         tiny_runtime.reconstruct(rgb)
     assert caught[0].filename == __file__
+
+
+def test_deep_grey_is_shrunk_before_it_becomes_four_channels():
+    tall = np.tile(np.linspace(0, 65535, 4100).astype(np.uint16)[:, None], (1, 300))
+    rgba = to_rgba(Image.fromarray(tall))
+    assert rgba.shape == (4, 1367, 100)
+    np.testing.assert_allclose(rgba[0, :, 50], np.linspace(0, 1, 1367), atol=2e-3)
+    assert rgba[3].min() == 1
