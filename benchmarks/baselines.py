@@ -14,15 +14,23 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime as ort
 import torch
+import trimesh
+import xatlas
+from fast_simplification import simplify
 from numpy.typing import NDArray
+from PIL import Image
 from skimage.measure import marching_cubes
 from torch import Tensor, nn
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
 
 import runtime
 from model import WaveletTriplaneDiffusion
 from runtime.bundle import Bundle
 from runtime.diffusion.plan import SamplingPlan, run_sampler
 from runtime.geometry.rays import camera_rays
+from runtime.meshing.charts import rasterised
+from runtime.meshing.writing import file_contents
 from runtime.preprocessing import prepare_image
 from runtime.profiling import stage
 from runtime.rendering.marching import composite, midpoints
@@ -30,6 +38,8 @@ from runtime.rendering.occupancy import OUTSIDE_LOGIT
 
 Array = NDArray[np.float32]
 _POINTS = 1 << 18
+# Of the mesh with a texture.
+RESOLUTION, FACES, TEXTURE = 128, 20_000, 1024
 
 
 class Row(Protocol):
@@ -45,6 +55,10 @@ class Row(Protocol):
 
     def mesh(self, triplane: Any, resolution: int) -> Any:
         """Vertices, faces and colours."""
+        ...
+
+    def asset(self, image: Path, steps: int) -> bytes:
+        """An image as a GLB with a texture."""
         ...
 
 
@@ -67,6 +81,11 @@ class Ours:
     def mesh(self, triplane: runtime.Scene, resolution: int) -> runtime.Mesh:
         return self.runtime.scene(triplane.triplane).mesh(resolution, clean=False)
 
+    def asset(self, image: Path, steps: int) -> bytes:
+        """The image's file to a GLB with a texture, with the image's own pixels on what it shows."""
+        mesh = self.triplane(image, steps).mesh(RESOLUTION, projected=True, faces=FACES, texture=TEXTURE)
+        return file_contents(mesh, Path("object.glb"))[Path("object.glb")]
+
 
 class _Plain:
     """The stages of the other rows, around three calls of theirs."""
@@ -81,6 +100,31 @@ class _Plain:
 
     def assemble(self, ll: Any, details: Any) -> Any:
         raise NotImplementedError
+
+    def mesh(self, triplane: Any, resolution: int) -> tuple[Array, Array, Array]:
+        """Vertices in scene units, faces, colours of the vertices."""
+        raise NotImplementedError
+
+    def colours(self, triplane: Any, points: Array) -> Array:
+        """Of points (N, 3), in [0, 1]."""
+        raise NotImplementedError
+
+    def asset(self, image: Path, steps: int) -> bytes:
+        """The image's file to a GLB with a texture, by the libraries that others take for it."""
+        triplane = self.triplane(image, steps)
+        vertices, faces, _ = self.mesh(triplane, RESOLUTION)
+        vertices, faces = simplify(vertices, faces.astype(np.int32), target_count=FACES)
+        origin, faces, uv = xatlas.parametrize(vertices, faces)
+        vertices = vertices[origin]
+        # Rows count from the top as glTF's v does; trimesh counts from the bottom and turns it back.
+        face, texel, shares = rasterised(uv[faces] * TEXTURE, TEXTURE)
+        pixels = np.zeros((TEXTURE * TEXTURE, 3), np.uint8)
+        points = np.einsum("kc,kcd->kd", shares, vertices[faces[face]]).astype(np.float32)
+        pixels[texel] = np.round(np.clip(self.colours(triplane, points), 0, 1) * 255)
+        picture = Image.fromarray(pixels.reshape(TEXTURE, TEXTURE, 3))
+        uv[:, 1] = 1 - uv[:, 1]
+        visual = TextureVisuals(uv, material=PBRMaterial(baseColorTexture=picture))
+        return trimesh.Trimesh(vertices, faces, visual=visual, process=False).export(file_type="glb")
 
     def put(self, values: Array) -> Any:
         """Host memory to where this row computes."""
@@ -154,7 +198,7 @@ class PyTorch(_Plain):
             drawn = self._model.renderer.render_volume(triplane, samples, size)
             return drawn[0].permute(1, 2, 0).float().cpu().numpy()
 
-    def mesh(self, triplane: Tensor, resolution: int) -> Any:
+    def mesh(self, triplane: Tensor, resolution: int) -> tuple[Array, Array, Array]:
         renderer = self._model.renderer
         with self._inference():
             axis = torch.linspace(-1, 1, resolution, device=self._device)
@@ -163,7 +207,12 @@ class PyTorch(_Plain):
             cube = logits.reshape((resolution,) * 3).float().cpu().numpy()
             vertices, faces, _, _ = marching_cubes(np.pad(cube, 1, constant_values=OUTSIDE_LOGIT), 0.0)
             places = torch.from_numpy((vertices - 1) * 2 / (resolution - 1) - 1).float().to(self._device)
-            return vertices, faces, renderer(triplane, places[None])[0].float().cpu().numpy()
+            return places.cpu().numpy(), faces, renderer(triplane, places[None])[0][0].float().cpu().numpy()
+
+    def colours(self, triplane: Tensor, points: Array) -> Array:
+        with self._inference():
+            parts = torch.from_numpy(points).to(self._device).split(_POINTS)
+            return torch.cat([self._model.renderer(triplane, part[None])[0][0] for part in parts]).float().cpu().numpy()
 
     def _inference(self) -> Any:
         if self._bfloat16:
@@ -218,7 +267,7 @@ class Graphs(_Plain):
                 picture[start : start + each] = (colour + (1 - alpha)).T
             return picture.reshape(size, size, 3)
 
-    def mesh(self, triplane: Array, resolution: int) -> Any:
+    def mesh(self, triplane: Array, resolution: int) -> tuple[Array, Array, Array]:
         axis = np.linspace(-1, 1, resolution, dtype=np.float32)
         points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
         density = np.concatenate(
@@ -229,7 +278,11 @@ class Graphs(_Plain):
         logits = np.log(np.expm1(np.clip(density / scale, 1e-6, 20))).reshape((resolution,) * 3)
         vertices, faces, _, _ = marching_cubes(np.pad(logits, 1, constant_values=OUTSIDE_LOGIT), 0.0)
         places = ((vertices - 1) * 2 / (resolution - 1) - 1).astype(np.float32)
-        return vertices, faces, self._query(triplane, places)[0]
+        return places, faces, self._query(triplane, places)[0]
+
+    def colours(self, triplane: Array, points: Array) -> Array:
+        starts = range(0, len(points), _POINTS)
+        return np.concatenate([self._query(triplane, points[start : start + _POINTS])[0] for start in starts])
 
     def _query(self, triplane: Array, points: Array) -> tuple[Array, Array]:
         rgb, density = self._run["renderer"]({"triplane": triplane, "points": points[None]})

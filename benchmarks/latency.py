@@ -7,6 +7,8 @@ the quick cases (end_to_end, step, view_128) each timed call comes right after o
     step        one denoising step of the medium preset (random weights: they do not change the time)
     view_128, view_256  the shipped object from one camera, 64 and 128 samples a ray; "new scene" pays for its grid
     mesh        a mesh of 128^3 of a scene that nothing has been drawn of
+    asset       an image on disk to a GLB of 20,000 triangles with a texture of 1024: ours with the image's own pixels on
+                what it shows, the others by fast-simplification, xatlas and trimesh
     cold_start  a process from its start to the first image on disk
 
 `ratios` are medians of PyTorch eager float32 over medians of our row on the CPU: default settings (for views, of
@@ -129,6 +131,7 @@ class Bench:
             "view_128": lambda: row.view(made, 128, 64),
             "view_256": lambda: row.view(made, 256, 128),
             "mesh": lambda: row.mesh(made, 128),
+            "asset": lambda: row.asset(self.image, self.steps),
         }[case]
 
     def _fresh(self, case: str) -> Calls:
@@ -178,7 +181,7 @@ def run(bench: Bench, cases: list[str], rows: str, rounds: int, slow_rounds: int
     with _console.status("timing") as status:
         for case in cases:
             calls = {name: call for name, call in bench.calls(case).items() if name == EAGER or re.search(rows, name)}
-            slow = case in ("view_256", "mesh", "cold_start")
+            slow = case in ("view_256", "mesh", "asset", "cold_start")
             many = slow_rounds if slow else rounds
             warmup = 3 if case == "step" else 1
             stages: dict[str, dict[str, list[float]]] = {}
@@ -238,7 +241,7 @@ def main(
     case: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(CASES)}, again for more.")] = None,
     rows: Annotated[str, typer.Option(help="Regular expression of the rows to time beside eager.")] = "",
     rounds: Annotated[int, typer.Option(help="Rounds of quick cases.", min=1)] = 15,
-    slow_rounds: Annotated[int, typer.Option(help="Rounds of view_256, mesh and cold_start.", min=1)] = 5,
+    slow_rounds: Annotated[int, typer.Option(help="Rounds of view_256, mesh, asset and cold_start.", min=1)] = 5,
     compiled: Annotated[bool, typer.Option(help="Also torch.compile, which takes minutes to compile.")] = True,
     work: Annotated[Path | None, typer.Option(help="Folder that keeps the exported bundles.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Writes every row, with raw samples.")] = None,

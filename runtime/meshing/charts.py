@@ -54,7 +54,7 @@ def unfold(vertices: Array, faces: Faces, size: int) -> Array:
             alone = layer == _LAYERS
             chart[alone] = chart.max() + 1 + np.arange(alone.sum())
         placed = _pack(corners, chart, size)
-        below = _covered_by_another(placed, height, size)
+        below = _covered_by_another(placed / 2, height, size // 2)
         if not below.any() or layer.max() == _LAYERS:
             return placed
         layer[below] += 1
@@ -182,7 +182,7 @@ def _shelves(extent: Array, size: int) -> Array | None:
 
 
 def _covered_by_another(corners: Array, height: Array, size: int) -> NDArray[np.bool_]:
-    """(F,) whether the middle of some texel lies well in a face, and in one of greater height as well."""
+    """(F,) whether some pixel's middle, of a square of that side, lies well in a face and in one of greater height."""
     face, texel, _ = rasterised(corners, size, margin=1e-3)
     highest = np.full(size * size, -np.inf, np.float32)
     np.maximum.at(highest, texel, height[face])
