@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help render test unit train serve figures fuzz quality lint export engines bench wheel clean
+.PHONY: help render test unit train serve figures fuzz quality lint export engines bench docs wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench: $(VENV)/.full ## time the runtime beside its peers (a quarter of an hour 
 	$(BIN)/python benchmarks/latency.py --work "$(OUT)/bench" --json "$(OUT)/latency.json" --plot "$(OUT)/latency.png"
 	$(BIN)/python benchmarks/scaling.py --json "$(OUT)/scaling.json" --plot "$(OUT)/scaling.png"
 
+docs: $(VENV)/.full ## write docs/ and the API reference as pages into OUT/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir "$(abspath $(OUT))/docs"
+
 wheel: $(VENV)/.full ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --quiet
 
@@ -78,5 +81,5 @@ $(VENV)/.serve: $(VENV)/.light
 
 $(VENV)/.full: $(VENV)/.light
 	@echo "Adding PyTorch and the development tools to $(VENV) ..."
-	$(PIP) --editable '.[cpu,openvino,background,mesh,usd,video,serve,export,train,tensorrt-rtx,bench,dev]'
+	$(PIP) --editable '.[cpu,openvino,background,mesh,usd,video,serve,export,train,tensorrt-rtx,bench,docs,dev]'
 	@touch $@

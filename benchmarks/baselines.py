@@ -152,7 +152,8 @@ class PyTorch(_Plain):
     """PyTorch, eager or compiled; bfloat16 by autocast, as its users have it.
 
     Args:
-        model: in evaluation; bundle: of its export, for its constants.
+        model: in evaluation.
+        bundle: of its export, for its constants.
         bfloat16: matrix products in bfloat16; compiled: through torch.compile.
         device: "cpu" or "cuda".
     """
@@ -224,7 +225,8 @@ class Graphs(_Plain):
     """The bundle's graphs in a general engine, the renderer asked for every sample.
 
     Args:
-        bundle: verified; precision: one of its variants.
+        bundle: verified.
+        precision: one of its variants.
         engine: graph file's bytes to a function of inputs by name.
     """
 

@@ -50,7 +50,8 @@ def measure(
     """Times every row; returns what the JSON file holds.
 
     Args:
-        model: in evaluation; bundle: of its export.
+        model: in evaluation.
+        bundle: of its export.
         image: the image; decoded once, outside the times.
         rounds: timed calls of each row.
         compiled: also torch.compile, at its best mode.

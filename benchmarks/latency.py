@@ -7,7 +7,7 @@ the quick cases (end_to_end, step, view_128) each timed call comes right after o
     step        one denoising step of the medium preset (random weights: they do not change the time)
     view_128, view_256  the shipped object from one camera, 64 and 128 samples a ray; "new scene" pays for its grid
     mesh        a mesh of 128^3 of a scene that nothing has been drawn of
-    asset       an image on disk to a GLB of 20,000 triangles with a texture of 1024: ours with the image's own pixels on
+    asset       an image on disk to a GLB of 20,000 triangles with a texture of 1024: ours with the image's pixels on
                 what it shows, the others by fast-simplification, xatlas and trimesh
     cold_start  a process from its start to the first image on disk
 

@@ -36,7 +36,8 @@ def by_turns(
 
     Args:
         rows: what is timed, by name; a call returns when its result is in host memory.
-        rounds: calls of each; warmup: further ones before them, not counted.
+        rounds: calls of each.
+        warmup: further ones before them, not counted.
         settle: each timed call comes right after one of the same row that is not, so that caches and threads are as
             they are for a user who calls it again and again, not as the row before left them.
         tell: called with the row that comes next.

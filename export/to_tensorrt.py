@@ -81,7 +81,8 @@ def build_engines(
         out: folder of the engines.
         flavour: what builds them.
         precisions: variants of the bundle.
-        batch, points: least, best and largest size of the dynamic axes.
+        batch: least, best and largest number of items.
+        points: the same of points.
         targets: compute capabilities, for RTX; other flavours build for the GPU that is there.
         workspace: bytes.
         progress: called with what is being done.

@@ -47,8 +47,9 @@ class CoarseTriplaneGen(nn.Module):
         resolution: side of the LL planes, a multiple of 16; the image has four times this side.
 
     Attributes:
-        mean, std: (3, C) buffers, the statistics of the training set's LL bands; the network predicts standardised
-            bands, `forward` returns them in the triplane's own units.
+        mean: (3, C) buffer, mean of the training set's LL bands; the network predicts standardised bands, `forward`
+            returns them in the triplane's own units.
+        std: (3, C) buffer, their standard deviation.
     """
 
     mean: Tensor

@@ -28,7 +28,8 @@ class ResBlock(nn.Module):
     """Pre-activation residual block; with `time_dim` a timestep embedding scales and shifts its second norm.
 
     Args:
-        in_channels, out_channels: multiples of 8; where they differ the skip is a 1x1 convolution.
+        in_channels: a multiple of 8.
+        out_channels: a multiple of 8; where it differs the skip is a 1x1 convolution.
         time_dim: width of the timestep embedding, or None for a block without one.
     """
 

@@ -38,8 +38,8 @@ class WaveletTriplaneDiffusion(nn.Module):
         density_bias: density logit that the untrained renderer starts from.
 
     Attributes:
-        detail_mean, detail_std: (3, 3C) buffers, the statistics of the training set's details, by which those that the
-            diffusion works on are standardised.
+        detail_mean: (3, 3C) buffer, mean of the training set's details; the diffusion works on standardised ones.
+        detail_std: (3, 3C) buffer, their standard deviation.
         notes: JSON values that travel with the checkpoint: `{"trained": False}` for fresh weights.
     """
 
@@ -142,7 +142,9 @@ class WaveletTriplaneDiffusion(nn.Module):
         """One sampling step for all planes of all items.
 
         Args:
-            noisy, previous, noise: (B, 3, 3C, R, R): the state, the last prediction of x0, fresh normals.
+            noisy: (B, 3, 3C, R, R), the state.
+            previous: of the same shape, the last prediction of x0.
+            noise: of the same shape, fresh normals.
             condition: (B, 3, width, R, R) from `predict_ll`.
             row: (7,) float32, a row of a sampler table (columns as in `runtime.diffusion.samplers.COLUMNS`).
 
@@ -206,7 +208,9 @@ class WaveletTriplaneDiffusion(nn.Module):
         Args:
             images: (B, 3, 4R, 4R) RGB in [-1, 1].
             return_intermediate: also returns what the stages hand on.
-            steps, seed, sampler: of the reverse diffusion, as in `sample_details`.
+            steps: as in `sample_details`.
+            seed: as in `sample_details`.
+            sampler: as in `sample_details`.
             camera: for the rendering; None for the canonical one.
 
         Returns:

@@ -65,7 +65,8 @@ class TriplaneRenderer(nn.Module):
         """Colour and density at points.
 
         Args:
-            triplane: (B, 3, C, H, W); coords: (B, N, 3) in [-1, 1].
+            triplane: (B, 3, C, H, W).
+            coords: (B, N, 3) in [-1, 1].
 
         Returns:
             rgb: (B, N, 3) in [0, 1]; density: (B, N, 1) per scene unit, above 0.
@@ -145,9 +146,12 @@ class TriplaneRenderer(nn.Module):
 
         Args:
             triplane: (B, 3, C, H, W).
-            origin: (B, 3) world; directions: (B, R, 3) of unit length.
-            near, far: (B, R) distances between which the ray is in the cube.
-            num_samples, jitter: as in `render_volume`.
+            origin: (B, 3) world.
+            directions: (B, R, 3) of unit length.
+            near: (B, R) distance at which the ray enters the cube.
+            far: (B, R) distance at which it leaves it.
+            num_samples: as in `render_volume`.
+            jitter: as in `render_volume`.
 
         Returns:
             colour: (B, R, 3), premultiplied by alpha; alpha: (B, R, 1) in [0, 1].
@@ -168,7 +172,8 @@ def quadrature(density: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     """Emission-absorption quadrature along rays, front to back (Max 1995, equation 9, as in NeRF).
 
     Args:
-        density: (..., R, S) per scene unit; step: (..., R, 1) length of each ray's intervals.
+        density: (..., R, S) per scene unit.
+        step: (..., R, 1) length of each ray's intervals.
 
     Returns:
         (..., R, S), what each sample gives to its pixel; (..., R, 1), alpha in [0, 1].

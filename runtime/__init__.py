@@ -1,11 +1,10 @@
 """Image to 3-D without PyTorch: loads a bundle of ONNX graphs, reconstructs an object from an image and draws it.
 
-import runtime
-
-image = runtime.render("chair.png")                  # (128, 128, 3) uint8, the default bundle
-with runtime.load() as rt:
-    scene = rt.reconstruct("chair.png", seed=3)
-    frame = scene.render(runtime.Camera.orbit(azimuth=60), image_size=256)
+Examples:
+    >>> image = runtime.render("chair.png")  # (128, 128, 3) uint8, the default bundle
+    >>> with runtime.load() as rt:
+    ...     scene = rt.reconstruct("chair.png", seed=3)
+    ...     frame = scene.render(runtime.Camera.orbit(azimuth=60), image_size=256)
 """
 
 from __future__ import annotations

@@ -130,8 +130,17 @@ class Runtime:
         """Reconstructs and draws in one call.
 
         Args:
-            image, steps, seed, sampler, background, mask: as in `reconstruct`.
-            camera, image_size, num_samples, exact, projected: as in `Scene.render`.
+            image: as in `reconstruct`.
+            camera: None for the canonical one, from where the image was taken.
+            image_size: side of a square image, or (height, width), in pixels.
+            num_samples: samples per ray.
+            steps: as in `reconstruct`.
+            seed: as in `reconstruct`.
+            sampler: as in `reconstruct`.
+            exact: queries every sample of every ray, many times slower.
+            projected: gives what the input image shows the image's own pixels.
+            background: as in `reconstruct`.
+            mask: as in `reconstruct`.
 
         Returns:
             (H, W, 3) uint8, over white; for a list (B, H, W, 3), the same pixels as one by one.

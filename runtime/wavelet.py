@@ -47,7 +47,10 @@ def idwt2d(ll: Array, lh: Array, hl: Array, hh: Array) -> Array:
     """Joins four Haar bands; the exact inverse of `dwt2d`.
 
     Args:
-        ll, lh, hl, hh: floating (..., h, w), all of one shape.
+        ll: floating (..., h, w), low-pass along both axes.
+        lh: of the same shape, high-pass along the width.
+        hl: of the same shape, high-pass along the height.
+        hh: of the same shape, high-pass along both.
 
     Returns:
         (..., 2h, 2w) in the dtype of `ll`.

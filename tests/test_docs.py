@@ -1,6 +1,9 @@
 """Documents against the code: links lead somewhere, the options are those of the commands, Python blocks compile."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,21 @@ def test_usage_lists_the_options_of_every_command():
             if option.startswith("--")
         }
         assert set(re.findall(r"`(--[\w-]+)`", rows[name])) == options, name
+
+
+def test_the_pages_build_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    theory, api = ((tmp_path / "site" / name / "index.html").read_text() for name in ("theory", "api"))
+    assert "<math" in theory
+    assert "arithmatex" not in theory
+    assert "Scene.orbit" in api or "orbit(" in api
+    # A page asks no other host.
+    for page in (theory, api):
+        assert not re.findall(r'<(?:script|link rel="stylesheet"|img)[^>]*(?:src|href)="https?://', page)
 
 
 def test_the_readme_is_short():

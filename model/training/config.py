@@ -35,7 +35,9 @@ class StageConfig:
         steps: optimiser steps; 0 leaves the stage out.
         batch: objects per step.
         lr: learning rate after the warm-up; over the last fifth of the steps it falls to 0.
-        points: supervised points per object; rays: supervised rays per object; samples: points on each ray.
+        points: supervised points per object.
+        rays: supervised rays per object.
+        samples: points on each ray.
     """
 
     steps: int
@@ -59,8 +61,10 @@ class SourceConfig:
     Attributes:
         kind: "plain" or "textured" procedural objects, or "folder" for posed views on disk.
         share: of the objects in a batch, relative to the other sources'.
-        objects, first_seed: how many procedural objects, and the seed of the first.
-        path: folder of posed views. scale: multiplies their cameras' positions, to bring objects into the unit sphere.
+        objects: how many procedural ones.
+        first_seed: seed of the first of them.
+        path: folder of posed views.
+        scale: multiplies their cameras' positions, to bring objects into the unit sphere.
     """
 
     kind: str = "plain"
@@ -97,14 +101,20 @@ class TrainConfig:
         init: checkpoint to start from instead of fresh weights.
         teacher_init: checkpoint of a teacher that goes with `init`; its stage then goes on from it, or is left out.
         seed: of initial weights, batches, points and noise.
-        warmup: steps of linear warm-up; ema: decay of the averaged weights; clip: largest gradient norm.
+        warmup: steps of linear warm-up.
+        ema: decay of the averaged weights.
+        clip: largest gradient norm.
         weight_decay: of both optimisers.
-        precision: float32 or bfloat16 for the networks' matrix products.
+        precision: float32, bfloat16 or float16 for the networks' matrix products; float16 scales its losses.
         gradient_checkpointing: recomputes activations of the coarse generator to save memory.
-        save_every: steps between saved states; sample_every: steps between sample images.
+        save_every: steps between saved states.
+        sample_every: steps between sample images.
         figures_every: minutes between figures on held-out objects; 0 for none.
         density_bias: density logit that the decoder starts from, nearly empty.
-        teacher, coarse, detail, joint: the stages, in this order.
+        teacher: the first stage.
+        coarse: the second.
+        detail: the third.
+        joint: the last.
     """
 
     preset: str = "small"
@@ -132,8 +142,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ConfigError(f"Unknown preset {self.preset!r}; there are {', '.join(PRESETS)}.")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ConfigError(f"precision must be float32 or bfloat16, not {self.precision!r}.")
+        if self.precision not in ("float32", "bfloat16", "float16"):
+            raise ConfigError(f"precision must be float32, bfloat16 or float16, not {self.precision!r}.")
         for name, least in (("save_every", 1), ("sample_every", 1), ("seed", 0), ("warmup", 0)):
             _whole(name, getattr(self, name), least)
         if self.resolution is not None and (_whole("resolution", self.resolution, 16) % 16):

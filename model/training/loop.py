@@ -51,7 +51,8 @@ class StageLoop:
 
     Args:
         name: of the stage, for files and messages.
-        config, stage: the run's and the stage's settings.
+        config: the run's settings.
+        stage: the stage's settings.
         folder: of the run; the state goes to `NAME.state`, the log to `NAME.csv`.
         parameters: what is optimised, in a fixed order.
         losses: computes a step's losses; "loss" is minimised, the rest is logged.
@@ -78,6 +79,10 @@ class StageLoop:
         self.state_path, self.log_path = folder / f"{name}.state", folder / f"{name}.csv"
         self.optimizer = MuonAdamW(self.parameters, matrices, stage.lr, config.weight_decay)
         self.averages = [p.detach().clone() for p in self.parameters]
+        # Small gradients would be 0 in float16: losses are scaled, and a step whose gradients overflow is left out.
+        device = self.parameters[0].device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=config.precision == "float16")
+        self.taken = 0
         self.first_step = self._resume() if self.state_path.exists() else 0
 
     def run(self) -> dict[str, float]:
@@ -115,11 +120,15 @@ class StageLoop:
         if not torch.isfinite(losses["loss"]):
             raise TrainingError(f"Stage {self.name}, step {step}: the loss is {losses['loss'].item()}.")
         self.optimizer.zero_grad()
-        losses["loss"].backward()
+        self.scaler.scale(losses["loss"]).backward()
+        self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-        if not torch.isfinite(norm):
+        finite = bool(torch.isfinite(norm))
+        if not finite and not self.scaler.is_enabled():
             raise TrainingError(f"Stage {self.name}, step {step}: the gradient's norm is {norm.item()}.")
-        self.optimizer.step(learning_rate(step, self.stage, self.config.warmup))
+        self.taken += finite
+        self.scaler.step(self.optimizer, learning_rate(step, self.stage, self.config.warmup))  # type: ignore[arg-type]
+        self.scaler.update()
         # A young average follows quickly: the first weights are random.
         decay = min(self.config.ema, (1 + step) / (10 + step))
         with torch.no_grad():
@@ -150,15 +159,20 @@ class StageLoop:
         tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.state().items()}
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         with atomic_write(self.state_path) as partial:
-            save_file(contiguous, partial, metadata={"done": json.dumps(done)})
+            progress = {"done": done, "taken": self.taken, "scaler": self.scaler.state_dict()}
+            save_file(contiguous, partial, metadata={name: json.dumps(value) for name, value in progress.items()})
 
     def _resume(self) -> int:
         with safe_open(self.state_path, framework="pt") as file:
-            done = json.loads(file.metadata()["done"])
+            progress = {name: json.loads(value) for name, value in file.metadata().items()}
+            done = progress["done"]
+            self.taken = progress.get("taken", done)
+            if self.scaler.is_enabled():
+                self.scaler.load_state_dict(progress["scaler"])
             with torch.no_grad():
                 for index, parameter in enumerate(self.parameters):
                     parameter.copy_(file.get_tensor(f"weight.{index}"))
                     self.averages[index].copy_(file.get_tensor(f"average.{index}"))
             kept = [key for key in file.keys() if key.startswith("optimizer.")]  # noqa: SIM118
-            self.optimizer.restore({key.removeprefix("optimizer."): file.get_tensor(key) for key in kept}, done)
+            self.optimizer.restore({key.removeprefix("optimizer."): file.get_tensor(key) for key in kept}, self.taken)
         return int(done)

@@ -46,6 +46,11 @@ class MuonAdamW:
                 )
             )
 
+    @property
+    def param_groups(self) -> list[dict[str, list[nn.Parameter]]]:
+        """The parameters as a gradient scaler wants them."""
+        return [{"params": self._parameters}]
+
     def step(self, lr: float) -> None:
         """One step along the parameters' gradients."""
         for parameter in self._parameters:

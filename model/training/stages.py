@@ -69,8 +69,8 @@ class Stages:
 
     def autocast(self) -> torch.autocast:
         """Matrix products in the configured precision."""
-        enabled = self.config.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.config.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     def parameters(self, stage: str) -> list[nn.Parameter]:
         """What `stage` optimises."""

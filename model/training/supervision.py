@@ -38,8 +38,10 @@ class Points:
 
     Attributes:
         positions: (B, N, 3) world.
-        inside: (B, N) bool; known: (B, N) bool, where that is known.
-        colour: (B, N, 3) in [0, 1]; coloured: (B, N) bool, where that is known.
+        inside: (B, N) bool.
+        known: (B, N) bool, where that is known.
+        colour: (B, N, 3) in [0, 1].
+        coloured: (B, N) bool, where that is known.
     """
 
     positions: Tensor

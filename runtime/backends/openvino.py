@@ -22,7 +22,8 @@ def openvino_network(graph: Graph, threads: int, exact: bool) -> Network:
     exact: in OpenVINO 2026.4 a float32 denoiser of fixed shape ends in a segmentation fault.
 
     Args:
-        graph: from a bundle; threads: computing threads.
+        graph: from a bundle.
+        threads: computing threads.
         exact: keeps to float32 where the graph has it; otherwise OpenVINO takes bfloat16 where the CPU is fast in it.
 
     Raises:

@@ -31,7 +31,8 @@ def sampler_table(sampler: str, alpha: Array, sigma: Array, timesteps: Sequence[
 
     Args:
         sampler: one of `SAMPLERS`.
-        alpha, sigma: (T,) float64 noise schedule.
+        alpha: (T,) float64, the signal's share at each timestep.
+        sigma: (T,) float64, the noise's share.
         timesteps: N decreasing indices into the schedule; the run ends on the clean signal.
 
     Returns:

@@ -20,7 +20,8 @@ class Rays:
     Attributes:
         origin: (3,) float32, shared by all rays.
         directions: (R, 3) float32 unit vectors.
-        near, far: (R,) float32 distances between which the ray is in the cube [-1, 1]^3; near = far = 0 if it misses.
+        near: (R,) float32 distance at which the ray enters the cube [-1, 1]^3; 0 if it misses.
+        far: (R,) float32 distance at which it leaves the cube; 0 if it misses.
         cosine: (R,) float32, viewing-axis distance per unit of ray length.
     """
 
@@ -45,7 +46,8 @@ def camera_rays(camera: Camera, height: int, width: int, pixels: range | None = 
 
     Args:
         camera: where they start.
-        height, width: of the image in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
         pixels: which ones, counted from the top left; None for all.
     """
     chosen = range(height * width) if pixels is None else pixels

@@ -180,8 +180,11 @@ def composite(rgb: Array, density: Array, distances: Array, step: Array, cosine:
     Samples come before rays, so that every operation runs along neighbouring rays.
 
     Args:
-        rgb: (3, S, R) in [0, 1]; density: (S, R) per scene unit, >= 0.
-        distances: (S, R) of the samples along the ray; step: (R,) interval length; cosine: (R,) as in `Rays`.
+        rgb: (3, S, R) in [0, 1].
+        density: (S, R) per scene unit, >= 0.
+        distances: (S, R) of the samples along the ray.
+        step: (R,) interval length.
+        cosine: (R,) as in `Rays`.
 
     Returns:
         colour: (3, R); alpha: (R,) in [0, 1]; depth: (R,) along the viewing axis. Colour and depth are premultiplied by

@@ -27,7 +27,8 @@ class Caster(Protocol):
         """First hits.
 
         Args:
-            origins, directions: (N, 3) float32 world; directions of unit length.
+            origins: (N, 3) float32 world.
+            directions: (N, 3) float32 of unit length.
 
         Returns:
             distance: (N,) float32, 1e9 for a miss; colour: (N, 3) float32 in [0, 1], any for a miss.

@@ -38,7 +38,8 @@ class DrawingPlan:
         variants: folders of each mesh, each at a random turn, half of all but the first in random hues.
         views: images in each folder, the input view first.
         around: draws the others from the quality benchmark's cameras instead of random ones.
-        size: side of the images in pixels; planes: side of the orthographic views.
+        size: side of the images in pixels.
+        planes: side of the orthographic views.
         up: the axis that points up in the files, y or z.
         seed: of turns, hues and cameras.
     """

@@ -51,9 +51,11 @@ class Mesh:
     """A triangle mesh of several materials, upright (y up), in any size.
 
     Attributes:
-        vertices, normals: (V, 3) float64.
+        vertices: (V, 3) float64.
+        normals: (V, 3) float64.
         faces: (F, 3) indices.
-        part: (F,) index of each face's material; first: (parts,) index of each material's first vertex.
+        part: (F,) index of each face's material.
+        first: (parts,) index of each material's first vertex.
         parts: the materials.
     """
 

@@ -54,8 +54,10 @@ class ObjectPool:
 
     Args:
         folder: where the images are kept; chunks that are there already are not drawn again.
-        kind: "plain" or "textured"; seeds: of the objects.
-        size: side of the input images in pixels; planes: side of the orthographic views.
+        kind: "plain" or "textured".
+        seeds: of the objects.
+        size: side of the input images in pixels.
+        planes: side of the orthographic views.
     """
 
     def __init__(self, folder: Path, kind: str, seeds: range, size: int, planes: int) -> None:
@@ -106,7 +108,8 @@ class PosedPool:
 
     Args:
         root: one folder an object, as in `posed.find_views`.
-        size: side of the input images in pixels; planes: side of the orthographic views.
+        size: side of the input images in pixels.
+        planes: side of the orthographic views.
         scale: multiplies the cameras' positions.
 
     Raises:
@@ -155,7 +158,8 @@ class MixedPool:
     """Several pools as one, and how batches are made up of them.
 
     Args:
-        pools: of at least one object each; shares: how much of a batch comes from each, relative to one another.
+        pools: of at least one object each.
+        shares: how much of a batch comes from each, relative to one another.
     """
 
     def __init__(self, pools: Sequence[Pool], shares: Sequence[float]) -> None:

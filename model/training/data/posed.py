@@ -52,7 +52,8 @@ class ViewFiles:
     """An object's folder, checked, its images still on disk.
 
     Attributes:
-        images: V files, the input view first; cameras: theirs.
+        images: V files, the input view first.
+        cameras: theirs.
         depths: V files of 16-bit depth in units of `depth_unit` scene units; empty where depth is not known.
         orthographic: the folder, where it has the six orthographic views.
     """

@@ -17,7 +17,8 @@ class Solid:
 
     Attributes:
         kind: ELLIPSOID, ROUND or BOX.
-        centre: world position; half: half extents along the solid's own axes.
+        centre: world position.
+        half: half extents along the solid's own axes.
         colour: RGB in [0, 1].
         rotation: 3x3, local to world.
         taper: a, b, c, d.

@@ -29,7 +29,8 @@ def amount(
 
     Args:
         pattern: a number of `NAMES`.
-        u, v: surface coordinates in scene units.
+        u: surface coordinate in scene units.
+        v: the other one.
         height: y in the solid's own frame, from -1 to 1.
         edge: distance from the nearest edge of the face in scene units.
         period: size of a repeat in scene units; of BANDS, bands for each unit of `height`.

@@ -89,7 +89,8 @@ def first_hits(solids: Solids, origins: Tensor, directions: Tensor) -> tuple[Ten
     """Where rays from outside the object meet it first.
 
     Args:
-        origins, directions: (B, N, 3) world; directions of unit length.
+        origins: (B, N, 3) world.
+        directions: (B, N, 3) of unit length.
 
     Returns:
         distance: (B, N), 1e9 for a miss; colour: (B, N, 3), meaningless for a miss; float32, on the rays' device.

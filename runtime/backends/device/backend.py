@@ -77,7 +77,9 @@ class DeviceBackend:
         precision: one of its variants.
         open_device: makes a device.
         open_launcher: makes a launcher in that device's stream.
-        largest_batch, largest_points, largest_rays: the most that a launch may take.
+        largest_batch: the most items that a launch may take.
+        largest_points: the most points.
+        largest_rays: the most rays.
         most_samples: of a ray that is drawn in one launch.
 
     Raises:

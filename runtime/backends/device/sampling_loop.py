@@ -89,7 +89,9 @@ class DeviceLoop:
     Args:
         device: its memory and stream.
         launcher: runs graphs in that stream.
-        channels, resolution, width: C, R and the condition's width.
+        channels: of the triplane, C.
+        resolution: side of the low-resolution planes, R.
+        width: the condition's channels.
 
     Attributes:
         fallback: why the last new shape runs without a captured graph where it should; None otherwise.

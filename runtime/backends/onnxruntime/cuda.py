@@ -53,9 +53,11 @@ class OrtLauncher:
     gives back afterwards; what it captures itself is whole.
 
     Args:
-        bundle: verified; precision: one of its variants.
+        bundle: verified.
+        precision: one of its variants.
         device: whose stream the sessions use.
-        provider: of ONNX Runtime; kind: where its memory is, "cuda" or "cpu".
+        provider: of ONNX Runtime.
+        kind: where its memory is, "cuda" or "cpu".
 
     Raises:
         BackendError: the provider did not take a graph.

@@ -24,7 +24,8 @@ def open_session(
 
     Args:
         graph: from a bundle.
-        provider: ONNX Runtime's name of it; settings: its options.
+        provider: ONNX Runtime's name of it.
+        settings: its options.
         threads: of the CPU provider.
 
     Raises:

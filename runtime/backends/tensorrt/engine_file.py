@@ -32,7 +32,8 @@ class EngineKey:
 
     Attributes:
         graph: sha256 of the ONNX file.
-        flavour: "tensorrt" or "rtx"; version: its full version.
+        flavour: "tensorrt" or "rtx".
+        version: its full version.
         device: the GPU's name and compute capability, or the targets that RTX built for.
         profile: for each input its least, best and largest shape.
         options: of the builder, such as the workspace.
@@ -82,7 +83,8 @@ def find_engine(path: Path, graph: str, flavour: str, version: str, gpu: str) ->
     Args:
         path: of the engine.
         graph: sha256 of the ONNX file.
-        flavour, version: what is installed.
+        flavour: "tensorrt" or "rtx".
+        version: of what is installed.
         gpu: name and compute capability, as "NVIDIA L4, sm89".
 
     Raises:

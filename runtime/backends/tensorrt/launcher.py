@@ -128,9 +128,11 @@ def load_engines(
     """Deserialises the engines of a variant, after checking that each was built for just this.
 
     Args:
-        bundle: verified; precision: one of its variants.
+        bundle: verified.
+        precision: one of its variants.
         folder: of the engines.
-        flavour: what is installed; gpu: as `gpu_name` says it.
+        flavour: what is installed.
+        gpu: as `gpu_name` says it.
         remedy: said with errors.
 
     Raises:
