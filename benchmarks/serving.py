@@ -66,7 +66,7 @@ def in_process(runs: int, threads: int | None) -> list[float]:
     service, times = Service(runtime.load(threads=threads), Limits()), []
     for _ in range(runs + 2):
         start = time.perf_counter()
-        service.reconstruct(Upload(_IMAGE.read_bytes()), Options(size=128), 1)
+        service.reconstruct(Upload(_IMAGE.read_bytes()), Options(size=128), 1, lambda: False)
         times.append(time.perf_counter() - start)
     service.rt.close()
     return times[2:]

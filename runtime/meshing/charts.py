@@ -54,7 +54,7 @@ def unfold(vertices: Array, faces: Faces, size: int) -> Array:
             alone = layer == _LAYERS
             chart[alone] = chart.max() + 1 + np.arange(alone.sum())
         placed = _pack(corners, chart, size)
-        below = _covered_by_another(placed / 2, height, size // 2)
+        below = _covered_by_another(np.float32(0.5) * placed, height, size // 2)
         if not below.any() or layer.max() == _LAYERS:
             return placed
         layer[below] += 1

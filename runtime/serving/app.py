@@ -90,14 +90,21 @@ class Service:
             small = {"format": ["glb"], "resolution": 32, "faces": 500, "texture": 64}
             Results(scene, Options.model_validate(small)).file()
 
-    def trouble(self) -> str | None:
-        """Says why no request should be sent here, or None."""
+    def fault(self) -> str | None:
+        """Says what only a restart mends, or None."""
         if self._failure is not None:
             return f"The warm-up failed: {self._failure}"
-        if not self.warm:
-            return "It is warming up."
         if _state_of(self.rt.bundle.path) != self._files:
             return f"The bundle at {self.rt.bundle.path} was altered since it was loaded: restart the server."
+        return None
+
+    def trouble(self) -> str | None:
+        """Says why no request should be sent here, or None."""
+        fault = self.fault()
+        if fault is not None:
+            return fault
+        if not self.warm:
+            return "It is warming up."
         if shutil.disk_usage(tempfile.gettempdir()).free < _FREE_BYTES:
             return f"The disk of {tempfile.gettempdir()} is full."
         return None
@@ -128,19 +135,24 @@ class Service:
         return name, content, {"Server-Timing": timing, "X-Seed": str(seed), "X-Notes": notes}
 
 
-def create_app(rt: Runtime | None = None, limits: Limits | None = None, token: str | None = None) -> FastAPI:
+def create_app(
+    rt: Runtime | None = None, limits: Limits | None = None, token: str | None = None, warm_first: bool = False
+) -> FastAPI:
     """Makes the application.
 
     Args:
         rt: runtime that it uses and closes; None loads the default bundle.
         limits: of requests; None for the defaults.
         token: that requests under /v1 have to bear; None for none.
+        warm_first: finishes the warm-up before the first connection, instead of answering /readyz with 503 until then.
     """
     service = Service(Runtime() if rt is None else rt, limits or Limits())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         warming = asyncio.create_task(service.warm_up())
+        if warm_first:
+            await warming
         yield
         await warming
         await service.scheduler.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,10 @@ import httpx
 
 from ..errors import WaveletTriplaneError
 from ..files import atomic_write
+
+
+# Seconds before another try, and at the most.
+_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
 
 
 class ServerError(WaveletTriplaneError):
@@ -56,10 +61,13 @@ class Client:
     Args:
         address: such as "http://127.0.0.1:8000".
         token: that the server wants, or None.
-        timeout: seconds.
+        timeout: seconds, of each try.
+        retries: further tries where the connection broke, a replica was lost or the queue was full. A request may so be
+            worked on twice; with a seed both give the same.
     """
 
-    def __init__(self, address: str, token: str | None = None, timeout: float = 90.0) -> None:
+    def __init__(self, address: str, token: str | None = None, timeout: float = 90.0, retries: int = 2) -> None:
+        self._retries = retries
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout)
 
@@ -75,17 +83,37 @@ class Client:
             ServerError: with the server's cause and remedy.
         """
         files = {"image": _read(image)} | ({} if mask is None else {"mask": _read(mask)})
-        answer = self._http.post("/v1/reconstructions", params=options, files=files)
-        if answer.is_error:
-            problem = answer.json() if "json" in answer.headers.get("content-type", "") else {}
-            after = answer.headers.get("retry-after")
-            cause = problem.get("detail") or f"The server answered {answer.status_code}."
-            raise ServerError(cause, problem.get("remedy", ""), answer.status_code, float(after) if after else None)
+        for left in range(self._retries, -1, -1):
+            try:
+                answer = self._checked(self._http.post("/v1/reconstructions", params=options, files=files))
+                break
+            except ServerError as error:
+                if left == 0 or error.retry_after is None:
+                    raise
+                time.sleep(min(error.retry_after, _LONGEST_PAUSE))
+            except httpx.TransportError as error:
+                if left == 0:
+                    raise ServerError(f"The server does not answer: {error}.", "Look whether it runs.") from error
+                time.sleep(_PAUSE)
         parts = (part.strip().partition(";dur=") for part in answer.headers["server-timing"].split(","))
         return Result(
             answer.content, answer.headers["content-type"], int(answer.headers["x-seed"]),
             {stage: float(value) for stage, _, value in parts}, answer.headers["x-notes"],
         )  # fmt: skip
+
+    @staticmethod
+    def _checked(answer: httpx.Response) -> httpx.Response:
+        if not answer.is_error:
+            return answer
+        ours = "json" in answer.headers.get("content-type", "")
+        problem = answer.json() if ours else {}
+        after = answer.headers.get("retry-after")
+        seconds = float(after) if after else None
+        if not ours and answer.status_code >= 500:
+            # What stands before the server lost it, or found none free.
+            seconds = _PAUSE
+        cause = problem.get("detail") or f"The server answered {answer.status_code}."
+        raise ServerError(cause, problem.get("remedy", ""), answer.status_code, seconds)
 
     def bundle(self) -> dict[str, Any]:
         """Says what is served."""

@@ -1,0 +1,91 @@
+"""The application on several machines, as a Ray Serve deployment.
+
+    serve run runtime.serving.cluster:build replicas=2 threads=1
+    serve deploy examples/cluster.yaml
+
+Each replica is one process with a runtime, a queue and limits of its own, as `wavelet-triplane serve` has them. Ray's proxies
+share the requests out: they hold back what no replica takes, and turn away (503) what would have to wait too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+
+from ..pipeline import Runtime
+from .app import Service, create_app
+from .options import Limits
+
+# Beside the one that is worked on: enough that a replica never waits for the proxy.
+_BESIDE = 1
+
+
+class ClusterOptions(BaseModel):
+    """Arguments of the application, as `serve run` and a configuration file give them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bundle: str | None = Field(None, description="Folder of a bundle on every machine; the shipped one by default.")
+    backend: str = "auto"
+    precision: str | None = None
+    threads: int | None = Field(None, ge=1, description="Computing threads of a replica; its cores by default.")
+    replicas: int = Field(1, ge=1, description="At the least.")
+    most_replicas: int | None = Field(None, ge=1, description="Under load; as many as at the least if left out.")
+    cores: float = Field(1.0, gt=0, description="That Ray sets aside for a replica.")
+    gpus: float = Field(0.0, ge=0, description="That Ray sets aside for a replica; a fraction lets several share one.")
+    queued: int = Field(64, ge=-1, description="Requests that may wait at a proxy; -1 for any number.")
+    seconds: float = Field(60.0, gt=0, description="From a request to its answer, at the most.")
+
+
+def build(options: ClusterOptions) -> serve.Application:
+    """Makes the application; `serve run` and `serve deploy` call it.
+
+    The token of requests is that of the variable WAVELET_TRIPLANE_TOKEN where this is called. Without one requests are
+    taken from this machine's own names alone, as ever.
+
+    Args:
+        options: of the deployment.
+    """
+    token = os.environ.get("WAVELET_TRIPLANE_TOKEN") or None
+    limits = Limits(waiting=_BESIDE, seconds=options.seconds)
+
+    def make() -> FastAPI:
+        threads = options.threads or max(1, int(options.cores))
+        rt = Runtime(options.bundle, options.backend, options.precision, threads)
+        # A replica that replaces another takes its requests only when it is warm.
+        return create_app(rt, limits, token, warm_first=True)
+
+    @serve.ingress(make)
+    class Reconstructions:
+        """One replica."""
+
+        async def check_health(self) -> None:
+            """Raises where no request should be sent here any more; Ray then starts another replica."""
+            service: Service = self._asgi_app.state.service  # type: ignore[attr-defined]
+            fault = await asyncio.to_thread(service.fault)
+            if fault is not None:
+                raise RuntimeError(fault)
+
+    scaling: dict[str, Any] = {"num_replicas": options.replicas}
+    if options.most_replicas is not None and options.most_replicas > options.replicas:
+        scaling = {
+            "autoscaling_config": {
+                "min_replicas": options.replicas, "max_replicas": options.most_replicas, "target_ongoing_requests": 1,
+            }
+        }  # fmt: skip
+    deployment = serve.deployment(
+        Reconstructions,
+        name="reconstructions",
+        max_ongoing_requests=1 + _BESIDE,
+        max_queued_requests=options.queued,
+        health_check_period_s=5,
+        graceful_shutdown_timeout_s=options.seconds,
+        ray_actor_options={"num_cpus": options.cores, "num_gpus": options.gpus},
+        **scaling,
+    )
+    return deployment.bind()
