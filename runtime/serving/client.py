@@ -13,7 +13,6 @@ import httpx
 from ..errors import WaveletTriplaneError
 from ..files import atomic_write
 
-
 # Seconds before another try, and at the most.
 _PAUSE, _LONGEST_PAUSE = 1.0, 10.0
 

@@ -1,10 +1,10 @@
 """The application on several machines, as a Ray Serve deployment.
 
     serve run runtime.serving.cluster:build replicas=2 threads=1
-    serve deploy examples/cluster.yaml
+    serve deploy deploy/cluster.yaml
 
-Each replica is one process with a runtime, a queue and limits of its own, as `wavelet-triplane serve` has them. Ray's proxies
-share the requests out: they hold back what no replica takes, and turn away (503) what would have to wait too long.
+Each replica is one process with a runtime, a queue and limits of its own, as `wavelet-triplane serve` has them. Ray's
+proxies share the requests out, hold back what no replica takes, and turn away (503) what they cannot hold.
 """
 
 from __future__ import annotations
