@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What deploy/Dockerfile does, without Docker: a clean environment, the server in it with nothing to write to but its
-# temporary folder, and one request. As root it runs as nobody, as in the image.
+# temporary folder, and one request. As root it runs as nobody, as in the image, where the interpreter lets it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -12,7 +12,12 @@ git archive HEAD | (mkdir "$work/source" && tar -x -C "$work/source")
 rm -rf "$work/source"
 mkdir "$work/tmp" && chmod 777 "$work/tmp"
 run=(env -i PATH="$work/app/bin:/usr/bin:/bin" HOME="$work/tmp" TMPDIR="$work/tmp" PYTHONDONTWRITEBYTECODE=1 WAVELET_TRIPLANE_TOKEN=secret)
-[ "$(id -u)" = 0 ] && run=(setpriv --reuid=65534 --regid=65534 --clear-groups "${run[@]}")
+nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+if [ "$(id -u)" = 0 ] && "${nobody[@]}" "$work/app/bin/python" -c '' 2>/dev/null; then
+  run=("${nobody[@]}" "${run[@]}")
+else
+  echo "Not as nobody: this is not root, or the interpreter lies where nobody may not read."
+fi
 (cd "$work" && exec "${run[@]}" wavelet-triplane serve --host 0.0.0.0 --port "${PORT:-8765}") &
 server=$!
 address=http://127.0.0.1:${PORT:-8765}
