@@ -13,7 +13,7 @@ rm -rf "$work/source"
 mkdir "$work/tmp" && chmod 777 "$work/tmp"
 run=(env -i PATH="$work/app/bin:/usr/bin:/bin" HOME="$work/tmp" TMPDIR="$work/tmp" PYTHONDONTWRITEBYTECODE=1 WAVELET_TRIPLANE_TOKEN=secret)
 nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups)
-if [ "$(id -u)" = 0 ] && "${nobody[@]}" "$work/app/bin/python" -c '' 2>/dev/null; then
+if [ "$(id -u)" = 0 ] && "${nobody[@]}" env -i "$work/app/bin/wavelet-triplane" --help >/dev/null 2>&1; then
   run=("${nobody[@]}" "${run[@]}")
 else
   echo "Not as nobody: this is not root, or the interpreter lies where nobody may not read."
