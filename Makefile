@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help render test unit train serve figures fuzz quality lint export engines bench docs wheel clean
+.PHONY: help render test unit train serve web web-serve figures fuzz quality lint export engines bench docs wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 render: $(VENV)/.light ## draw an object from a picture: make render [IMAGE=photo.png] [OUT=out]
 	$(BIN)/wavelet-triplane render "$(IMAGE)" --out "$(OUT)" --orbit 6
@@ -26,6 +26,12 @@ unit: $(VENV)/.full ## run the quick tests alone: a developer's inner loop
 
 serve: $(VENV)/.serve ## open a page on http://127.0.0.1:8000 that turns pictures into objects
 	$(BIN)/wavelet-triplane serve
+
+web: $(VENV)/.full ## make a static site that runs the shipped bundle in the browser: OUT/site (needs npm)
+	$(BIN)/python export/to_web.py --out "$(OUT)/site"
+
+web-serve: $(VENV)/.full ## ... and open it on http://127.0.0.1:8080
+	$(BIN)/python export/to_web.py --out "$(OUT)/site" --serve
 
 figures: $(VENV)/.full ## draw five figures of what happens to IMAGE into OUT/figures
 	$(BIN)/python visualize_wavelet_triplane.py "$(IMAGE)" --out "$(OUT)/figures"

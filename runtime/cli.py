@@ -238,6 +238,9 @@ def serve(
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
     background_model: BackgroundModel = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Folder of a site by export/to_web.py: its page can do without the server.")
+    ] = None,
 ) -> None:
     """Serves the runtime by HTTP, with a page at /; WAVELET_TRIPLANE_TOKEN is the token that requests have to bear."""
     token = os.environ.get("WAVELET_TRIPLANE_TOKEN") or None
@@ -246,14 +249,17 @@ def serve(
             f"Listening on {host} would let anybody in.", "Set WAVELET_TRIPLANE_TOKEN, or leave --host out."
         )
     try:
-        from .serving.app import create_app
+        from .serving.app import PAGE, create_app
         from .serving.options import Limits
         from .serving.server import run
     except ImportError as error:
         raise OptionError(f"Serving needs {error.name}, which is not installed.", install_hint("serve")) from None
+    if page is not None and not (page / "index.html").is_file():
+        raise OptionError(f"{page} holds no page.", "Make one with `make web`.")
     limit = None if memory_limit is None else memory_limit << 20
     rt = Runtime(bundle, backend, precision, threads, limit, background_model)
-    run(create_app(rt, Limits(waiting=waiting, seconds=seconds), token), host, port, seconds)
+    limits = Limits(waiting=waiting, seconds=seconds)
+    run(create_app(rt, limits, token, page=page or PAGE), host, port, seconds)
 
 
 def main() -> None:

@@ -136,7 +136,11 @@ class Service:
 
 
 def create_app(
-    rt: Runtime | None = None, limits: Limits | None = None, token: str | None = None, warm_first: bool = False
+    rt: Runtime | None = None,
+    limits: Limits | None = None,
+    token: str | None = None,
+    warm_first: bool = False,
+    page: Path = PAGE,
 ) -> FastAPI:
     """Makes the application.
 
@@ -145,6 +149,7 @@ def create_app(
         limits: of requests; None for the defaults.
         token: that requests under /v1 have to bear; None for none.
         warm_first: finishes the warm-up before the first connection, instead of answering /readyz with 503 until then.
+        page: folder of the page; one that `export/to_web.py` made can run the model in the browser, too.
     """
     service = Service(Runtime() if rt is None else rt, limits or Limits())
 
@@ -231,8 +236,19 @@ def create_app(
         """Figures for Prometheus."""
         return Response(*metrics.exposed(service.scheduler.pending))
 
-    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    app.mount("/", _Page(directory=page, html=True), name="page")
     return app
+
+
+class _Page(StaticFiles):
+    """Files with the headers that threads in a browser want."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        answer = super().file_response(*arguments, **options)
+        answer.headers.update(
+            {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
+        )
+        return answer
 
 
 def _state_of(folder: Path) -> dict[str, tuple[int, int]]:
