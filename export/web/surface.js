@@ -1,7 +1,7 @@
 // A surface cut out of the density: a coarse lattice says where it is, a fine one is asked there alone, and surface nets
 // (Gibson 1998) make a closed mesh of it.
 
-const COARSE = 32, OUTSIDE = -15, AT_ONCE = 1 << 14;
+const COARSE = 32, OUTSIDE = -15, CRUMB = 0.01, AT_ONCE = 1 << 14;
 // Axes of columns and rows of the planes XY, XZ and YZ, and the sign of the row.
 const PLANES = [[0, 1, -1], [0, 2, 1], [2, 1, -1]];
 
@@ -27,7 +27,7 @@ export async function meshOf(triplane, channels, side, decode, scale, resolution
       }
   const found = logitsOf((await ask(Float32Array.from(points))).density);
   fine.forEach((at, i) => (logits[at] = found[i]));
-  const { vertices, faces } = surfaceNets(logits, n);
+  const { vertices, faces } = withoutCrumbs(surfaceNets(logits, n));
   if (!faces.length) throw new Error("The object has no surface: its density is nowhere that of a solid. Try another image.");
   const { rgb } = await ask(vertices);
   return { vertices, faces, colours: rgb, normals: normalsOf(vertices, faces) };
@@ -128,6 +128,32 @@ function surfaceNets(logits, n) {
         }
       }
   return { vertices: Float32Array.from(vertices), faces: Uint32Array.from(faces) };
+}
+
+/** Drops closed parts that enclose less than a hundredth of the largest one's volume. */
+function withoutCrumbs({ vertices, faces }) {
+  const parent = Int32Array.from({ length: vertices.length / 3 }, (_, i) => i);
+  const root = (i) => { while (parent[i] !== i) i = parent[i] = parent[parent[i]]; return i; };
+  for (let f = 0; f < faces.length; f += 3) { parent[root(faces[f])] = root(faces[f + 1]); parent[root(faces[f + 1])] = root(faces[f + 2]); }
+  const volumes = new Float64Array(parent.length);
+  for (let f = 0; f < faces.length; f += 3) {
+    const [a, b, c] = [3 * faces[f], 3 * faces[f + 1], 3 * faces[f + 2]];
+    // Signed tetrahedra with the origin.
+    volumes[root(faces[f])] += vertices[a] * (vertices[b + 1] * vertices[c + 2] - vertices[b + 2] * vertices[c + 1])
+      + vertices[a + 1] * (vertices[b + 2] * vertices[c] - vertices[b] * vertices[c + 2])
+      + vertices[a + 2] * (vertices[b] * vertices[c + 1] - vertices[b + 1] * vertices[c]);
+  }
+  const least = CRUMB * volumes.reduce((most, value) => Math.max(most, Math.abs(value)), 0), index = new Int32Array(parent.length).fill(-1);
+  const places = [], kept = [];
+  for (let f = 0; f < faces.length; f += 3) {
+    if (Math.abs(volumes[root(faces[f])]) < least) continue;
+    for (let k = 0; k < 3; k++) {
+      const v = faces[f + k];
+      if (index[v] < 0) { index[v] = places.length / 3; places.push(vertices[3 * v], vertices[3 * v + 1], vertices[3 * v + 2]); }
+      kept.push(index[v]);
+    }
+  }
+  return { vertices: Float32Array.from(places), faces: Uint32Array.from(kept) };
 }
 
 function normalsOf(vertices, faces) {

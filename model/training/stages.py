@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from .data.pools import MixedPool
 from .loop import Losses
 from .pruning import zero_inactive_units
 from .supervision import Truth, supervised
+from .targets import KeptBands
 from .teacher import Teacher
 
 STAGES = STAGE_TABLES
@@ -57,11 +59,19 @@ class Stages:
         model: on the device that trains.
         teacher: on the same device; None where the run has none.
         pool: of training objects.
+        folder: where the teacher's LL bands are kept if the configuration wants it; None for nowhere.
     """
 
     def __init__(
-        self, config: TrainConfig, model: WaveletTriplaneDiffusion, teacher: Teacher | None, pool: MixedPool
+        self,
+        config: TrainConfig,
+        model: WaveletTriplaneDiffusion,
+        teacher: Teacher | None,
+        pool: MixedPool,
+        folder: Path | None = None,
     ) -> None:
+        self._folder = folder
+        self._kept: KeptBands | None = None
         self.config, self.model, self.pool = config, model, pool
         self.device = model.plane_embedding.device
         self._teacher = teacher
@@ -136,6 +146,16 @@ class Stages:
             ll, details = self.teacher_network(views.to(self.device))
         return ll.float(), details.float()
 
+    def _ll_targets(self, chosen: np.ndarray) -> Tensor:
+        """The first of `targets`, from a file where they are kept."""
+        if not self.config.keep_targets or self._folder is None:
+            return self.targets(chosen)[0]
+        if self._kept is None:
+            config = self.model.config
+            shape = (3, config.triplane_channels, config.resolution, config.resolution)
+            self._kept = KeptBands(self._folder, self.teacher_network, len(self.pool), shape)
+        return self._kept.of(chosen, lambda missing: self.targets(missing)[0]).to(self.device)
+
     def coarse(self, step: int) -> Losses:
         """Trains the coarse generator, drawn with the details that bilinear upsampling of LL implies."""
         stage = self.config.coarse
@@ -152,7 +172,7 @@ class Stages:
             losses = self._supervised(planes, self.pool.truth(chosen), stage, draws)
         if self._teacher is None:
             return losses
-        dense = (standard.float() - self._standard_ll(self.targets(chosen)[0])).square().mean()
+        dense = (standard.float() - self._standard_ll(self._ll_targets(chosen))).square().mean()
         return losses | {"loss": losses["loss"] + dense, "dense": dense}
 
     def detail(self, step: int) -> Losses:

@@ -36,6 +36,10 @@ TEACHER_FILE = "teacher_network.safetensors"
 _console = Console()
 
 
+# What may change between two starts of a run: it says how it is watched and kept, not what it learns.
+_FREE = ("save_every", "sample_every", "figures_every", "keep_targets")
+
+
 def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
     """Runs all stages, or what is left of them.
 
@@ -63,7 +67,7 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
         model = WaveletTriplaneDiffusion.from_config(sizes)
     model.to(device)
     pool = make_pool(config.source, folder / "pictures", sizes.image_size, 2 * sizes.resolution)
-    stages = Stages(config, model, _teacher(config, sizes, folder, device), pool)
+    stages = Stages(config, model, _teacher(config, sizes, folder, device), pool, folder)
     figures = RunFigures(stages, folder, config.validation) if config.figures_every else None
     for name in STAGES:
         stage: StageConfig = getattr(config, name)
@@ -156,7 +160,11 @@ def _claim(config: TrainConfig, folder: Path) -> None:
     if path.exists() and begun:
         before = json.loads(path.read_text())
         lengthened = all(before.get(s, {}).get("steps", 0) <= values[s]["steps"] for s in STAGES)
-        kept = {**before, **{s: {**values[s], **before.get(s, {}), "steps": values[s]["steps"]} for s in STAGES}}
+        # What a newer version asks for has its default in an older one's file.
+        defaults = json.loads(json.dumps(asdict(TrainConfig())))
+        free = {name: values[name] for name in _FREE}
+        stages = {s: {**values[s], **before.get(s, {}), "steps": values[s]["steps"]} for s in STAGES}
+        kept = {**defaults, **before, **free, **stages}
         if kept != values or not lengthened:
             raise ConfigError(
                 f"{folder} holds a run with another configuration: name another folder, or remove it. Only more steps "

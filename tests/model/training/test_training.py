@@ -3,7 +3,9 @@
 import contextlib
 import csv
 import itertools
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from model.training.dataset import app, procedural_views
 from model.training.loop import StageLoop, TrainingError, learning_rate
 from model.training.optimizer import weight_matrices
 from model.training.stages import STAGES
+from model.training.targets import KeptBands
 from model.training.train import TEACHER_FILE, main, train
 
 TINY = Path(package.__file__).parent / "configs" / "tiny.toml"
@@ -113,6 +116,36 @@ def test_a_stage_that_was_stopped_ends_with_the_same_weights_to_the_last_bit(pre
 def test_a_folder_belongs_to_one_configuration(finished_run):
     with pytest.raises(ConfigError, match="another configuration"):
         train(replace(load_config(TINY), seed=9), finished_run, torch.device("cpu"))
+
+
+def test_how_a_run_is_watched_may_change_and_older_runs_lack_newer_settings(finished_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    path = folder / "config.json"
+    older = json.loads(path.read_text())
+    del older["keep_targets"]
+    path.write_text(json.dumps(older))
+    train(replace(load_config(TINY), figures_every=5.0), folder, torch.device("cpu"))
+
+
+def test_the_teacher_s_bands_are_computed_once(finished_run, tmp_path):
+    bands = next(finished_run.glob("ll_*.bands"))
+    assert np.fromfile(bands.with_suffix(".known"), np.uint8).any()
+    teacher, computed = torch.nn.Linear(2, 2), []
+
+    def compute(chosen):
+        computed.extend(chosen.tolist())
+        return torch.from_numpy(chosen.astype(np.float32))[:, None, None].expand(-1, 3, 4) / 3
+
+    chosen = np.array([5, 1, 5])
+    for _ in range(2):
+        found = KeptBands(tmp_path, teacher, 8, (3, 4)).of(chosen, compute)
+        np.testing.assert_allclose(found[:, 0, 0], chosen / 3, rtol=1e-3)
+    assert computed == [1, 5]
+    other = torch.nn.Linear(2, 2)
+    KeptBands(tmp_path, other, 8, (3, 4)).of(chosen, compute)
+    assert computed == [1, 5, 1, 5]
+    assert len(list(tmp_path.glob("ll_*"))) == 2, "another teacher's bands are gone"
 
 
 def test_views_without_depth_are_trained_on_by_their_rays(finished_run, tmp_path):
