@@ -10,6 +10,14 @@ export function orbit(azimuth, elevation) {
   return { right, up, backward, position: backward.map((value) => DISTANCE * value) };
 }
 
+/** Where a point is in a square image: x to the right and y down, in [-1, 1]. */
+export function project(camera, x, y, z) {
+  const local = [x - camera.position[0], y - camera.position[1], z - camera.position[2]];
+  const along = (axis) => local[0] * axis[0] + local[1] * axis[1] + local[2] * axis[2];
+  const scale = -1 / (along(camera.backward) * Math.tan((FOV * Math.PI) / 360));
+  return [along(camera.right) * scale, -along(camera.up) * scale];
+}
+
 /** Rays through the pixels of a square image, in rows: direction (3), start and length of the intervals, cosine. */
 export function cameraRays(camera, size, samples) {
   const count = size * size, table = new Float32Array(6 * count), scale = Math.tan((FOV * Math.PI) / 360);

@@ -102,13 +102,13 @@ export class Runtime {
     return image;
   }
 
-  /** Cuts the surface out. @returns {Promise<{vertices, faces, colours, normals}>} typed arrays. */
-  mesh(triplane, resolution) {
+  /** Cuts the surface out; `image` is projected onto it. @returns {Promise<{vertices, faces, colours, normals}>} typed arrays. */
+  mesh(triplane, resolution, image = null) {
     const decode = async (features, count) => {
       const { rgb, density } = await this.run("decoder", { features: [features, [1, count, 3 * this.channels]] });
       return { rgb, density };
     };
-    return meshOf(triplane, this.channels, 2 * this.side, decode, this.manifest.renderer.density_scale, resolution);
+    return meshOf(triplane, this.channels, 2 * this.side, decode, this.manifest.renderer.density_scale, resolution, image);
   }
 }
 

@@ -52,7 +52,7 @@ function pixelsOf(bitmap) {
  * Brings an image into the model's form.
  * @param image as `decode` gives it. @param {number} size of the result. @param {number} ratio foreground ratio.
  * @param {"auto"|"plain"|"keep"} background as in the Python runtime.
- * @returns pixels (3 x size x size, in [-1, 1]), and notes for the user.
+ * @returns pixels (3 x size x size, in [-1, 1]), alpha (size x size), and notes for the user.
  */
 export function prepare(image, size, ratio, background) {
   const notes = [];
@@ -82,5 +82,5 @@ export function prepare(image, size, ratio, background) {
   for (let c = 0; c < 3; c++)
     for (let i = 0; i < size * size; i++)
       pixels[c * size * size + i] = Math.min(1, Math.max(0, framed.planes[c][i] + (1 - framed.planes[3][i]))) * 2 - 1;
-  return { pixels, notes };
+  return { pixels, alpha: framed.planes[3], size, notes };
 }

@@ -1,6 +1,8 @@
 // A surface cut out of the density: a coarse lattice says where it is, a fine one is asked there alone, and surface nets
 // (Gibson 1998) make a closed mesh of it.
 
+import { projectOnto } from "./projection.js";
+
 const COARSE = 32, OUTSIDE = -15, CRUMB = 0.01, AT_ONCE = 1 << 14;
 // Axes of columns and rows of the planes XY, XZ and YZ, and the sign of the row.
 const PLANES = [[0, 1, -1], [0, 2, 1], [2, 1, -1]];
@@ -9,8 +11,9 @@ const PLANES = [[0, 1, -1], [0, 2, 1], [2, 1, -1]];
  * @param {Float32Array} triplane 3 x C x S x S. @param {number} channels C. @param {number} side S.
  * @param decode features (N x 3C) and N to { rgb, density }. @param {number} scale density = scale softplus(logit).
  * @param {number} resolution samples along each axis of the cube.
+ * @param image as `prepare` gives it, whose own pixels vertices take where it shows them; null for none.
  */
-export async function meshOf(triplane, channels, side, decode, scale, resolution) {
+export async function meshOf(triplane, channels, side, decode, scale, resolution, image = null) {
   const planes = interleaved(triplane, channels, side);
   const ask = async (points) => asked(planes, channels, side, decode, points);
   const logitsOf = (density) => density.map((value) => { const d = value / scale; return d > 20 ? d : Math.max(OUTSIDE, Math.log(Math.expm1(Math.max(d, 1e-7)))); });
@@ -29,8 +32,9 @@ export async function meshOf(triplane, channels, side, decode, scale, resolution
   fine.forEach((at, i) => (logits[at] = found[i]));
   const { vertices, faces } = withoutCrumbs(surfaceNets(logits, n));
   if (!faces.length) throw new Error("The object has no surface: its density is nowhere that of a solid. Try another image.");
-  const { rgb } = await ask(vertices);
-  return { vertices, faces, colours: rgb, normals: normalsOf(vertices, faces) };
+  const { rgb } = await ask(vertices), mesh = { vertices, faces, colours: rgb, normals: normalsOf(vertices, faces) };
+  if (image) await projectOnto(mesh, image, ask);
+  return mesh;
 }
 
 /** Planes with the channels of a texel side by side. */

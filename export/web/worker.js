@@ -24,7 +24,8 @@ async function answer({ image, options }, tell) {
   const rt = await loading, { size, framing } = rt.manifest.image, times = {};
   const timed = async (name, work) => { const begun = performance.now(), result = await work(); times[name] = performance.now() - begun; return result; };
   tell("Looking at the picture …");
-  const { pixels, notes } = await timed("image", async () => prepare(await decode(image), size, framing, options.background ?? "auto"));
+  const prepared = await timed("image", async () => prepare(await decode(image), size, framing, options.background ?? "auto"));
+  const { pixels, notes } = prepared;
   const input = await png(new ImageData(Uint8ClampedArray.from({ length: 4 * size * size }, (_, i) => (i % 4 === 3 ? 255 : Math.round((pixels[(i % 4) * size * size + (i >> 2)] + 1) * 127.5))), size));
   self.postMessage({ input });
   tell("Making the object …");
@@ -33,7 +34,7 @@ async function answer({ image, options }, tell) {
   const result = { seed, notes: notes.join(" "), times };
   if (options.triplane) result.triplane = triplane;
   if (options.view) result.png = await timed("view", async () => png(await rt.view(triplane, options.view)));
-  if (options.mesh !== false) result.glb = await timed("mesh", async () => new Blob([glb(await rt.mesh(triplane, options.resolution ?? MESH))], { type: "model/gltf-binary" }));
+  if (options.mesh !== false) result.glb = await timed("mesh", async () => new Blob([glb(await rt.mesh(triplane, options.resolution ?? MESH, options.projected === false ? null : prepared))], { type: "model/gltf-binary" }));
   return result;
 }
 

@@ -42,12 +42,13 @@ def run(bundle, out, rtx, **options):
     return list(build_engines(bundle, out, rtx, ["float16"], **({"targets": ["sm89"]} | options)))
 
 
-# All presets have the same operators; EVERY_PRESET=1 builds medium as well, in a minute more.
-@pytest.mark.parametrize("preset", ["small", "medium"] if os.environ.get("EVERY_PRESET") else ["small"])
-def test_every_graph_builds_in_every_precision_for_every_target(preset, rtx):
-    model = untrained_model(preset)
+# All sizes have the same operators; EVERY_PRESET=1 builds small and medium as well, in two minutes more.
+@pytest.mark.parametrize("preset", ["tiny", "small", "medium"] if os.environ.get("EVERY_PRESET") else ["tiny"])
+def test_every_graph_builds_in_every_precision_for_every_target(preset, rtx, tiny_model, export_once):
+    model = tiny_model if preset == "tiny" else untrained_model(preset)
     definitions = graph_definitions(model)
-    exported = export_forms(model, ["onnxruntime", "plain", "compilers"])
+    export = export_once if preset == "tiny" else export_forms
+    exported = export(model, ["onnxruntime", "plain", "compilers"])
     feeds = calibration_feeds(exported["plain"], calibration_images(model.config.image_size)[:1], 1000)
     for name in ENGINE_GRAPHS:
         definition = definitions[name]
@@ -59,7 +60,7 @@ def test_every_graph_builds_in_every_precision_for_every_target(preset, rtx):
             assert check(proto, definition.inputs, definition.outputs) == []
             graph = Graph(name, proto.SerializeToString(), definition.inputs, definition.outputs)
             made = build(graph, profile_of(graph, RANGES), rtx, TARGETS, 1 << 30, dtype, lambda _: None)
-            assert len(made.plan) > 100_000
+            assert len(made.plan) > 10_000
             sizes[dtype] = len(made.plan)
             # In float32 the lifts are gathers.
             sampled = ("renderer", "view") if precision == "float32" else ("coarse", "renderer", "view")
@@ -69,7 +70,7 @@ def test_every_graph_builds_in_every_precision_for_every_target(preset, rtx):
                 assert made.layers["CONVOLUTION", "HALF"] > 10
             # The inverse transform and the timestep stay in float32, and only convolutions are quantised.
             assert made.share == 1 if dtype == "FLOAT" else made.share > 0.4 or name == "assemble"
-        if name in ("coarse", "diffusion_step"):
+        if name in ("coarse", "diffusion_step") and preset != "tiny":
             weights = len(exported["plain"][name].SerializeToString())
             assert sizes["FLOAT"] - sizes["HALF"] > 0.35 * weights, "weights are kept in half precision"
 
