@@ -53,6 +53,8 @@ ENGINES = (
 # Weights smaller than this are not worth a node.
 _LEAST_WEIGHTS = 256
 _LEAST_PSNR = 45.0
+# What tells a site from other folders.
+_MARK = ".wavelet-triplane-site"
 _HEADERS = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 
 
@@ -98,11 +100,15 @@ def make_site(bundle: Bundle, out: Path, engines: Path, precision: str = "float1
     Raises:
         WebError: `out` holds something else, or an engine's file is missing.
     """
-    if out.exists() and any(out.iterdir()) and not (out / "bundle" / "manifest.json").exists():
+    if out.exists() and any(out.iterdir()) and not (out / _MARK).exists():
         raise WebError(f"{out} holds something else than a site: name another folder with --out.")
+    if bundle.path.resolve().is_relative_to(out.resolve()):
+        raise WebError(f"The bundle lies in {out}, which the site replaces: name another folder with --out.")
     missing = [name for name in ENGINES if not (engines / name).is_file()]
     if missing:
         raise WebError(f"{engines} lacks {', '.join(missing)}: give the `dist` folder of onnxruntime-web.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARK).write_text("Made by export/to_web.py, which replaces what is here.\n")
     for name in ("bundle", "ort", "examples"):
         shutil.rmtree(out / name, ignore_errors=True)
         (out / name).mkdir(parents=True)
@@ -116,7 +122,7 @@ def make_site(bundle: Bundle, out: Path, engines: Path, precision: str = "float1
         (out / "bundle" / f"{name}.onnx").write_bytes(data)
         sizes[name] = len(data)
         graphs[name] = {"file": f"{name}.onnx", "bytes": len(data)}
-    kept = ("name", "trained", "model", "image", "renderer", "defaults", "schedule", "statistics")
+    kept = ("sha256", "name", "trained", "model", "image", "renderer", "defaults", "schedule", "statistics")
     manifest = {**{key: bundle.manifest[key] for key in kept}, "graphs": graphs}
     (out / "bundle" / "manifest.json").write_text(json.dumps(manifest))
     for name in ENGINES:
@@ -192,6 +198,7 @@ class _Handler(SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         for name, value in _HEADERS.items():
             self.send_header(name, value)
+        self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 
     def log_message(self, *_: Any) -> None:

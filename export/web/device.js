@@ -3,31 +3,41 @@
 let worker = null, number = 0;
 
 function started() {
-  if (worker) return worker;
-  worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-  return worker;
+  return (worker ??= new Worker(new URL("./worker.js", import.meta.url), { type: "module" }));
 }
 
 /**
  * Reconstructs an object.
  * @param {Blob} image file. @param options background, seed, steps, mesh, view, triplane.
  * @param {(text: string) => void} tell of what is being done. @param {(blob: Blob) => void} show what the model sees.
+ * @param {AbortSignal} [signal] stops the work.
  * @returns the worker's answer: seed, notes, times, glb, png.
  */
-export function reconstruct(image, options, tell = () => {}, show = () => {}) {
+export function reconstruct(image, options, tell = () => {}, show = () => {}, signal = undefined) {
   const mine = started(), id = ++number;
   return new Promise((resolve, reject) => {
-    const finish = () => { mine.removeEventListener("message", listen); mine.removeEventListener("error", fail); };
-    const listen = ({ data }) => {
-      if (data.input) return show(data.input);
-      if (data.id !== id) return;
-      if (data.error) { finish(); reject(new Error(data.error)); }
-      else if (data.done) { finish(); resolve(data); }
-      else tell(data.text);
+    const leave = () => { if (worker === mine) worker = null; mine.terminate(); };
+    const finish = () => {
+      mine.removeEventListener("message", listen);
+      mine.removeEventListener("error", fail);
+      signal?.removeEventListener("abort", stop);
     };
-    const fail = () => { finish(); worker = null; mine.terminate(); reject(new Error("The model's worker stopped: the browser may have no memory left. Try again.")); };
+    const stop = () => mine.postMessage({ stop: id });
+    const listen = ({ data }) => {
+      if (data.id !== id) return;
+      if (data.input) show(data.input);
+      else if (data.text) tell(data.text);
+      else {
+        finish();
+        if (data.broken) leave();
+        if (data.done) resolve(data);
+        else reject(data.stopped ? new DOMException("Stopped.", "AbortError") : new Error(data.error));
+      }
+    };
+    const fail = () => { finish(); leave(); reject(new Error("The model's worker stopped: the browser may have no memory left. Try again.")); };
     mine.addEventListener("message", listen);
     mine.addEventListener("error", fail);
+    signal?.addEventListener("abort", stop);
     mine.postMessage({ id, image, options });
   });
 }

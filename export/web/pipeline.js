@@ -15,8 +15,8 @@ export class Runtime {
    * @param {string[]} providers of ONNX Runtime, in order. @param {(share: number) => void} progress of the download.
    */
   static async load(ort, base, providers, progress = () => {}) {
-    const answer = await fetch(`${base}/manifest.json`);
-    if (!answer.ok) throw new Error(`There is no bundle at ${base}: ${answer.status}.`);
+    const answer = await fetch(`${base}/manifest.json`).catch(() => null);
+    if (!answer?.ok) throw new Error(`There is no bundle at ${base}${answer ? `: ${answer.status}` : ", or no network"}.`);
     const manifest = await answer.json(), graphs = manifest.graphs;
     const total = Object.values(graphs).reduce((sum, graph) => sum + graph.bytes, 0);
     let received = 0;
@@ -113,8 +113,8 @@ export class Runtime {
 }
 
 async function download(address, tell) {
-  const answer = await fetch(address);
-  if (!answer.ok) throw new Error(`${address} cannot be had: ${answer.status}.`);
+  const answer = await fetch(address).catch(() => null);
+  if (!answer?.ok) throw new Error(`${address} cannot be had${answer ? `: ${answer.status}` : ": there is no network"}.`);
   const parts = [], reader = answer.body.getReader();
   for (;;) {
     const { done, value } = await reader.read();

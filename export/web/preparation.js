@@ -28,14 +28,16 @@ export async function decode(blob) {
   return { planes, height: bitmap.height, width: bitmap.width };
 }
 
+function drawn(bitmap) {
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+  canvas.drawImage(bitmap, 0, 0);
+  return canvas.getImageData(0, 0, bitmap.width, bitmap.height).data;
+}
+
 /** Bytes of a bitmap. By WebGL, since a 2-D canvas multiplies alpha in and loses what it cannot divide out again. */
 function pixelsOf(bitmap) {
   const { width, height } = bitmap, gl = new OffscreenCanvas(1, 1).getContext("webgl2");
-  if (!gl) {
-    const canvas = new OffscreenCanvas(width, height).getContext("2d");
-    canvas.drawImage(bitmap, 0, 0);
-    return canvas.getImageData(0, 0, width, height).data;
-  }
+  if (!gl) return drawn(bitmap);
   const bytes = new Uint8Array(4 * width * height);
   gl.pixelStorei(gl.UNPACK_PREMULTIPLY_ALPHA_WEBGL, false);
   gl.pixelStorei(gl.UNPACK_COLORSPACE_CONVERSION_WEBGL, gl.NONE);
@@ -44,8 +46,9 @@ function pixelsOf(bitmap) {
   gl.bindFramebuffer(gl.FRAMEBUFFER, gl.createFramebuffer());
   gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, gl.getParameter(gl.TEXTURE_BINDING_2D), 0);
   gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, bytes);
+  const lost = gl.isContextLost();
   gl.getExtension("WEBGL_lose_context")?.loseContext();
-  return bytes;
+  return lost ? drawn(bitmap) : bytes;
 }
 
 /**

@@ -12,7 +12,9 @@ function rounded(value) {
 /** Timesteps of a run, evenly spaced from T-1 downwards. */
 export function trailingTimesteps(total, steps) {
   if (!Number.isInteger(steps) || steps < 1 || steps > total) throw new Error(`Steps are whole, 1 to ${total}, not ${steps}.`);
-  return Array.from({ length: steps }, (_, index) => rounded(total - (index * total) / steps) - 1);
+  // As NumPy's arange counts: by the difference of its first two numbers.
+  const step = total - total / steps - total;
+  return Array.from({ length: steps }, (_, index) => rounded(total + index * step) - 1);
 }
 
 /** Rows of timestep, alpha, sigma, a, b, c and d: x' = a x + b x0 + c x0_before + d noise. */

@@ -3,7 +3,7 @@
 
 import { projectOnto } from "./projection.js";
 
-const COARSE = 32, OUTSIDE = -15, CRUMB = 0.01, AT_ONCE = 1 << 14;
+const COARSE = 48, OUTSIDE = -15, CRUMB = 0.01, AT_ONCE = 1 << 14;
 // Axes of columns and rows of the planes XY, XZ and YZ, and the sign of the row.
 const PLANES = [[0, 1, -1], [0, 2, 1], [2, 1, -1]];
 

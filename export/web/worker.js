@@ -1,40 +1,56 @@
-// Where all work is done, so that the page stays live. Messages are { id, image, options }; answers { id, ... } or { id, error }.
+// Where all work is done, so that the page stays live. Messages are { id, image, options }, or { stop: id }; answers are
+// { id, text }, { id, input }, { id, ..., done } or { id, error, broken }.
 
 import { findGpu, isWorthTaking } from "./gpu.js";
 import { Runtime } from "./pipeline.js";
 import { decode, prepare } from "./preparation.js";
 import { glb } from "./glb.js";
 
-const MESH = 96;
-let loading = null;
+const MESH = 96, MOST_STEPS = 50;
+const stopped = new Set();
+let loading = null, last = Promise.resolve();
+// Who is told how far the download is: the latest request.
+let tellLoading = () => {};
 
-async function load(tell) {
+async function load() {
   const gpu = await findGpu(), base = new URL("./bundle", import.meta.url).href;
-  const ort = await import(gpu ? "./ort/ort.webgpu.min.mjs" : "./ort/ort.wasm.min.mjs");
-  ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
-  // Threads need memory that they share, which a page has only with the two headers of cross-origin isolation.
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
-  const { image } = await (await fetch(`${base}/manifest.json`)).json();
-  const taken = gpu && (await isWorthTaking(ort, `${base}/coarse.onnx`, image.size, gpu).catch(() => false));
-  return Runtime.load(ort, base, taken ? ["webgpu", "wasm"] : ["wasm"], tell);
+  const engineOf = (name) => import(`./ort/ort.${name}.min.mjs`).then((ort) => {
+    ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
+    // Threads need memory that they share, which a page has only with the two headers of cross-origin isolation.
+    ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
+    return ort;
+  });
+  const tell = (share) => tellLoading(`Loading the model: ${Math.round(100 * share)} % …`);
+  if (gpu && (await isWorthTaking(engineOf, base, gpu).catch(() => false)))
+    return Runtime.load(await engineOf("webgpu"), base, ["webgpu", "wasm"], tell);
+  return Runtime.load(await engineOf("wasm"), base, ["wasm"], tell);
 }
 
-async function answer({ image, options }, tell) {
-  loading ??= load((share) => tell(`Loading the model: ${Math.round(100 * share)} % …`)).catch((error) => { loading = null; throw error; });
+class Stopped extends Error {}
+
+async function answer({ id, image, options }) {
+  const tell = (text) => self.postMessage({ id, text }), goOn = () => { if (stopped.has(id)) throw new Stopped("Stopped."); };
+  goOn();
+  if (options.steps !== undefined && !(Number.isInteger(options.steps) && options.steps >= 1 && options.steps <= MOST_STEPS))
+    throw new Error(`Steps are whole, 1 to ${MOST_STEPS}, not ${options.steps}.`);
+  loading ??= load();
   const rt = await loading, { size, framing } = rt.manifest.image, times = {};
-  const timed = async (name, work) => { const begun = performance.now(), result = await work(); times[name] = performance.now() - begun; return result; };
+  const timed = async (name, work) => { goOn(); const begun = performance.now(), result = await work(); times[name] = performance.now() - begun; return result; };
   tell("Looking at the picture …");
   const prepared = await timed("image", async () => prepare(await decode(image), size, framing, options.background ?? "auto"));
   const { pixels, notes } = prepared;
-  const input = await png(new ImageData(Uint8ClampedArray.from({ length: 4 * size * size }, (_, i) => (i % 4 === 3 ? 255 : Math.round((pixels[(i % 4) * size * size + (i >> 2)] + 1) * 127.5))), size));
-  self.postMessage({ input });
+  const shown = Uint8ClampedArray.from({ length: 4 * size * size }, (_, i) => (i % 4 === 3 ? 255 : Math.round((pixels[(i % 4) * size * size + (i >> 2)] + 1) * 127.5)));
+  self.postMessage({ id, input: await png(new ImageData(shown, size)) });
   tell("Making the object …");
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
   const triplane = await timed("triplane", () => rt.reconstruct(pixels, { seed, steps: options.steps, sampler: options.sampler }));
   const result = { seed, notes: notes.join(" "), times };
   if (options.triplane) result.triplane = triplane;
   if (options.view) result.png = await timed("view", async () => png(await rt.view(triplane, options.view)));
-  if (options.mesh !== false) result.glb = await timed("mesh", async () => new Blob([glb(await rt.mesh(triplane, options.resolution ?? MESH, options.projected === false ? null : prepared))], { type: "model/gltf-binary" }));
+  if (options.mesh !== false) {
+    const image = options.projected === false ? null : prepared;
+    result.glb = await timed("mesh", async () => new Blob([glb(await rt.mesh(triplane, options.resolution ?? MESH, image))], { type: "model/gltf-binary" }));
+  }
   return result;
 }
 
@@ -44,11 +60,23 @@ async function png(pixels) {
   return canvas.convertToBlob({ type: "image/png" });
 }
 
-self.addEventListener("message", async ({ data }) => {
+async function handle(data) {
   try {
-    self.postMessage({ id: data.id, ...(await answer(data, (text) => self.postMessage({ id: data.id, text }))), done: true });
+    self.postMessage({ id: data.id, ...(await answer(data)), done: true });
   } catch (error) {
-    const memory = /memory|allocat|bad_alloc|RangeError/i.test(`${error.name} ${error.message ?? error}`);
-    self.postMessage({ id: data.id, error: memory ? "The browser has no memory left for this. Close other tabs and try again." : String(error.message ?? error) });
+    const text = String(error.message ?? error), memory = error instanceof RangeError || /out of memory|bad_alloc|allocation/i.test(text);
+    // An engine that failed to start, or lost its memory, stays so: the page starts another worker.
+    const broken = memory || (await Promise.race([loading?.then(() => false, () => true), false]));
+    if (broken) loading = null;
+    const said = memory ? "The browser has no memory left for this. Close other tabs and try again." : text;
+    self.postMessage({ id: data.id, error: said, broken, stopped: error instanceof Stopped });
   }
+  stopped.delete(data.id);
+}
+
+self.addEventListener("message", ({ data }) => {
+  if (data.stop !== undefined) return stopped.add(data.stop);
+  tellLoading = (text) => self.postMessage({ id: data.id, text });
+  // One at a time: the engine uses all cores for one picture, and a GPU's takes no second call.
+  last = last.then(() => handle(data));
 });

@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -138,6 +139,11 @@ def test_the_page_works_without_a_network_after_its_first_visit(page, server):
     print(page.locator("#message").inner_text())
     assert "does not leave this device" in page.locator("header").inner_text()
     assert page.locator("#where").is_hidden(), "there is no server to choose"
+    # A picture that comes while another is worked on takes its place.
+    page.get_by_role("button", name="Example: lamp").click()
+    page.get_by_role("button", name="Example: mug").click()
+    page.get_by_text("Done in").wait_for()
+    assert page.locator("#drop span").inner_text() == "mug.png"
     if SHOTS:
         Path(SHOTS).mkdir(exist_ok=True)
         page.screenshot(path=f"{SHOTS}/site.png", full_page=True)
@@ -194,6 +200,11 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(to_web.WebError, match="something else"):
         to_web.make_site(to_web.load_bundle(runtime.default_bundle()), tmp_path, tmp_path)
+    inside = tmp_path / "whole"
+    shutil.copytree(runtime.default_bundle(), inside / "bundle")
+    with pytest.raises(to_web.WebError, match=r"something else|lies in"):
+        to_web.make_site(to_web.load_bundle(inside / "bundle"), inside, tmp_path)
+    assert (inside / "bundle" / "manifest.json").exists()
     empty = tmp_path / "site"
     with pytest.raises(to_web.WebError, match="lacks"):
         to_web.make_site(to_web.load_bundle(runtime.default_bundle()), empty, tmp_path)

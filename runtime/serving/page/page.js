@@ -52,7 +52,8 @@ function deviceOf(runtime) {
     formats: ["glb", "png"],
     async make(what, signal, showInput) {
       const tell = (text) => { if (!signal.aborted) say(text); };
-      const made = await runtime.reconstruct(what.image, optionsOf(what.options), tell, (blob) => { if (!signal.aborted) showInput(blob); });
+      const show = (blob) => { if (!signal.aborted) showInput(blob); };
+      const made = await runtime.reconstruct(what.image, optionsOf(what.options), tell, show, signal);
       signal.throwIfAborted();
       what.options.seed = made.seed;
       what.glb = made.glb;
@@ -70,15 +71,16 @@ async function enginesThere() {
   if (!("device" in document.documentElement.dataset)) return { server };
   const runtime = await import("./device.js");
   await runtime.keepOffline();
-  const answers = await fetch("healthz").then((answer) => answer.ok && answer.headers.get("Content-Type").includes("json")).catch(() => false);
-  return answers ? { server, device: deviceOf(runtime) } : { device: deviceOf(runtime) };
+  // This machine is the first choice where the site has the runtime in it: nobody's picture is sent who did not ask for it.
+  const device = deviceOf(runtime), bundle = await fetch("v1/bundle").then((answer) => answer.status === 401 || answer.json()).catch(() => null);
+  return bundle === true || bundle?.image_size ? { device, server } : { device };
 }
 
 const engines = enginesThere();
 
 async function chosen() {
   const there = await engines;
-  return there[form.elements.where.value] ?? Object.values(there)[0];
+  return (there.device && there.server && there[form.elements.where.value]) || Object.values(there)[0];
 }
 
 async function reconstruct() {
@@ -95,11 +97,14 @@ async function reconstruct() {
       $("#input img").src = URL.createObjectURL(blob);
       $("#input").hidden = false;
     });
+    mine.signal.throwIfAborted();
+    URL.revokeObjectURL(viewer.src);
     viewer.src = URL.createObjectURL(glb);
     await new Promise((done, failed) => {
       viewer.addEventListener("load", done, { once: true });
       viewer.addEventListener("error", () => failed(new Error("This browser cannot show the object.")), { once: true });
     });
+    mine.signal.throwIfAborted();
     const seconds = ((performance.now() - begun) / 1000).toFixed(1);
     say(`Done in ${seconds} s, seed ${what.options.seed}. Drag to turn it. ${notes}`);
     shown = what;
@@ -128,7 +133,7 @@ async function download(format) {
 }
 
 function take(file) {
-  if (!file) return;
+  if (!file || !form.reportValidity()) return;
   image = file;
   drop.querySelector("span").textContent = file.name ?? "A picture";
   reconstruct();
