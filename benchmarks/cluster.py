@@ -33,10 +33,10 @@ IMAGE = Path("examples/chair.png")
 def in_a_loop(seconds: float) -> float:
     """Images a second of the runtime itself with one thread."""
     with runtime.load(threads=1) as rt:
-        rt.render(IMAGE)
+        rt.render(IMAGE, projected=True)
         started, count = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
-            rt.render(IMAGE)
+            rt.render(IMAGE, projected=True)
             count += 1
         return count / (time.perf_counter() - started)
 
@@ -78,7 +78,7 @@ def main(
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     size = 0
     for number in replicas:
-        serve.run(build(ClusterOptions(replicas=number, threads=1)), name="app", route_prefix="/")
+        serve.run(build(ClusterOptions(replicas=number, threads=1, open_to_all=True)), name="app", route_prefix="/")
         rate, took, size = through_ray(f"http://127.0.0.1:{port}", 2 * number, seconds)
         row = (f"{rate:.2f}", *(f"{np.percentile(took, q):.2f}" for q in (50, 99)))
         table.add_row(f"{number} replicas, {2 * number} clients", *row)

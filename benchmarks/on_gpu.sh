@@ -11,7 +11,7 @@ status=0
 mkdir -p "$out"
 
 # RTX builds for compute capabilities: that of this GPU, where it knows it.
-targets="$("$python" -c 'from runtime.flavours import gpu_name; print(gpu_name().split(", ")[-1])' 2>/dev/null || true)"
+targets="$("$python" -c 'from runtime.backends.device.cuda import gpu_name; print(gpu_name().split(", ")[-1])' 2>/dev/null || true)"
 
 attempt() {
   local name="$1"

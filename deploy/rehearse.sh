@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 chmod 755 "$work"
-trap 'kill "${server:-0}" 2>/dev/null; rm -rf "$work"' EXIT
+trap '[ -z "${server:-}" ] || kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
 git archive HEAD | (mkdir "$work/source" && tar -x -C "$work/source")
 "${PYTHON:-python3}" -m venv "$work/app"
 (cd "$work/source" && "$work/app/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir --constraint constraints.txt ".[${EXTRAS:-cpu,serve}]")

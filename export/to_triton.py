@@ -9,6 +9,7 @@ sampling step has one row for its whole batch, and planes of its own, so it is n
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -20,7 +21,7 @@ if __package__ in (None, ""):  # run as a script: the packages lie beside this f
 
 import typer
 
-from runtime.backends.tensorrt.engine_file import engine_path
+from runtime.backends.tensorrt.engine_file import EngineMiss, engine_path, open_engine
 from runtime.bundle import Bundle, Graph, default_bundle, load_bundle
 from runtime.commands import one_sentence_errors, say
 from runtime.errors import ProjectError
@@ -57,25 +58,25 @@ def make_repository(
         The folders of the models.
 
     Raises:
-        TritonError: an engine is missing.
+        TritonError: an engine is missing, or not one that Triton loads for this bundle.
         OptionError: the bundle has no such variant.
     """
     bundle.check_precision(precision)
-    missing = [] if engines is None else [n for n in GRAPHS if not engine_path(engines, precision, n).is_file()]
-    if missing:
-        raise TritonError(
-            f"{engines} has no engines of {precision} for {', '.join(missing)}: run export/to_tensorrt.py."
-        )
+    graphs = [bundle.graph(precision, name) for name in GRAPHS]
+    # All is read before anything is replaced.
+    read = [_plan_of(graph, engine_path(engines, precision, graph.name)) if engines else None for graph in graphs]
     folders = []
-    for name in GRAPHS:
-        graph, version = bundle.graph(precision, name), _fresh(out / name)
-        if engines is None:
+    for graph, found in zip(graphs, read, strict=True):
+        version = _fresh(out / graph.name)
+        if found is None:
             (version / "model.onnx").write_bytes(graph.data)
+            config = _graph_config(graph, "onnxruntime_onnx", _LARGEST_BATCH, instances)
         else:
-            shutil.copy(engine_path(engines, precision, name), version / "model.plan")
-        platform = "onnxruntime_onnx" if engines is None else "tensorrt_plan"
-        (out / name / "config.pbtxt").write_text(_graph_config(graph, platform, instances))
-        folders.append(out / name)
+            plan, largest = found
+            (version / "model.plan").write_bytes(plan)
+            config = _graph_config(graph, "tensorrt_plan", largest, instances)
+        (out / graph.name / "config.pbtxt").write_text(config)
+        folders.append(out / graph.name)
     version = _fresh(out / "reconstruct")
     shutil.copy(LOOP, version / "model.py")
     kept = ("image", "defaults", "schedule", "statistics", "model")
@@ -88,6 +89,19 @@ def make_repository(
     return [*folders, out / "reconstruct"]
 
 
+def _plan_of(graph: Graph, path: Path) -> tuple[bytes, int]:
+    """The plan that Triton loads, and the largest batch that it was built for."""
+    try:
+        key, plan = open_engine(path)
+    except EngineMiss as miss:
+        raise TritonError(f"There is no engine of {graph.name} at {path}: {miss}. Run export/to_tensorrt.py.") from None
+    if key["graph"] != hashlib.sha256(graph.data).hexdigest():
+        raise TritonError(f"{path} is of another bundle's {graph.name}: run export/to_tensorrt.py with this bundle.")
+    if key["flavour"] != "tensorrt":
+        raise TritonError(f"{path} was built by TensorRT-RTX, which Triton does not load: build it with TensorRT.")
+    return plan, max((shapes[-1][0] for name, shapes in key["profile"].items() if name != "row"), default=1)
+
+
 def _fresh(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     version = folder / "1"
@@ -95,9 +109,9 @@ def _fresh(folder: Path) -> Path:
     return version
 
 
-def _graph_config(graph: Graph, platform: str, instances: int) -> str:
+def _graph_config(graph: Graph, platform: str, largest_batch: int, instances: int) -> str:
     batched = graph.name in BATCHED
-    lines = [f'name: "{graph.name}"', f'platform: "{platform}"', f"max_batch_size: {_LARGEST_BATCH if batched else 0}"]
+    lines = [f'name: "{graph.name}"', f'platform: "{platform}"', f"max_batch_size: {largest_batch if batched else 0}"]
     for side, specs in (("input", graph.inputs), ("output", graph.outputs)):
         for spec in specs:
             sizes = [-1 if isinstance(size, str) else size for size in spec.shape]

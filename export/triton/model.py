@@ -13,6 +13,8 @@ import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 from numpy.typing import NDArray
 
+from runtime.arguments import whole_number
+from runtime.diffusion.noise import seeds_of
 from runtime.diffusion.plan import SamplingPlan, run_sampler
 from runtime.errors import WaveletTriplaneError
 from runtime.geometry.cameras import Camera
@@ -22,7 +24,7 @@ from runtime.rendering.marching import ray_table
 from runtime.wavelet import idwt2d
 
 Array = NDArray[np.float32]
-_RAYS_AT_ONCE = 4096
+_RAYS_AT_ONCE, _LARGEST_VIEW = 4096, 1024
 
 
 class TritonPythonModel:
@@ -46,11 +48,12 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         try:
             given = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-            triplane = self._reconstruct(
-                bytes(given["IMAGE"].reshape(-1)[0]), int(_one(given, "SEED", 0)), int(_one(given, "STEPS", 0))
-            )
+            # All is checked before any network runs.
+            size = whole_number("SIZE", int(_one(given, "SIZE", 128)), 16, _LARGEST_VIEW)
+            (seed,) = seeds_of(int(_one(given, "SEED", 0)), 1)
             camera = Camera.orbit(float(_one(given, "AZIMUTH", 0)), float(_one(given, "ELEVATION", 20)))
-            view = self._view(triplane, camera, int(_one(given, "SIZE", 128)))
+            triplane = self._reconstruct(bytes(given["IMAGE"].reshape(-1)[0]), seed, int(_one(given, "STEPS", 0)))
+            view = self._view(triplane, camera, size)
         except (WaveletTriplaneError, pb_utils.TritonModelException, KeyError) as error:
             return pb_utils.InferenceResponse([], pb_utils.TritonError(str(error)))
         return pb_utils.InferenceResponse([pb_utils.Tensor("TRIPLANE", triplane), pb_utils.Tensor("VIEW", view)])

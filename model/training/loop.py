@@ -26,6 +26,8 @@ Losses = dict[str, Tensor]
 
 # Of the log: a step may lack some, as points are where nothing is known of them.
 _COLUMNS = ("step", "loss", "points", "iou", "rays", "size", "dense", "diffusion")
+# Of losses in float16: what overflows below it is not a matter of the scale.
+_LEAST_SCALE = 2.0**-10
 # Share of a stage's steps over which the learning rate falls.
 _FALL = 0.2
 
@@ -126,6 +128,8 @@ class StageLoop:
         finite = bool(torch.isfinite(norm))
         if not finite and not self.scaler.is_enabled():
             raise TrainingError(f"Stage {self.name}, step {step}: the gradient's norm is {norm.item()}.")
+        if not finite and self.scaler.get_scale() < _LEAST_SCALE:
+            raise TrainingError(f"Stage {self.name}, step {step}: gradients overflow float16 whatever their scale.")
         self.taken += finite
         self.scaler.step(self.optimizer, learning_rate(step, self.stage, self.config.warmup))  # type: ignore[arg-type]
         self.scaler.update()

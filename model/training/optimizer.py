@@ -81,7 +81,7 @@ class MuonAdamW:
             slot = self._slot(parameter)
             prefix = f"{index}."
             slot |= {k.removeprefix(prefix): v.to(parameter) for k, v in state.items() if k.startswith(prefix)}
-            if id(parameter) not in self._views:
+            if id(parameter) not in self._views and steps:
                 slot["step"] = torch.tensor(float(steps))
 
     def _slot(self, parameter: nn.Parameter) -> dict[str, Tensor]:

@@ -153,7 +153,13 @@ class Stages:
         if self._kept is None:
             config = self.model.config
             shape = (3, config.triplane_channels, config.resolution, config.resolution)
-            self._kept = KeptBands(self._folder, self.teacher_network, len(self.pool), shape)
+            self._kept = KeptBands(
+                self._folder,
+                self.teacher_network,
+                f"{self.config.source} {self.config.precision}",
+                len(self.pool),
+                shape,
+            )
         return self._kept.of(chosen, lambda missing: self.targets(missing)[0]).to(self.device)
 
     def coarse(self, step: int) -> Losses:

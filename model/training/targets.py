@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from .config import ConfigError
 
 
 class KeptBands:
@@ -20,23 +23,35 @@ class KeptBands:
     Args:
         folder: of the run; files of another teacher there are removed.
         teacher: whose bands they are.
+        objects: says which objects they are, and in which precision they are computed.
         count: objects of the pool.
         shape: of one object's LL bands, (3, C, R, R).
+
+    Raises:
+        ConfigError: the disk has no room.
     """
 
-    def __init__(self, folder: Path, teacher: nn.Module, count: int, shape: tuple[int, ...]) -> None:
-        digest = hashlib.sha256()
+    def __init__(self, folder: Path, teacher: nn.Module, objects: str, count: int, shape: tuple[int, ...]) -> None:
+        digest = hashlib.sha256(objects.encode())
         for value in teacher.state_dict().values():
             digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
         name = f"ll_{count}_{digest.hexdigest()[:12]}"
         for old in folder.glob("ll_*.bands"):
             if old.stem != name:
-                old.unlink()
                 old.with_suffix(".known").unlink(missing_ok=True)
-        self._bands, self._known = (
-            _mapped(folder / f"{name}.{ending}", kind, size)
-            for ending, kind, size in (("bands", np.float16, (count, *shape)), ("known", np.uint8, (count,)))
-        )
+                old.unlink()
+        bands, known = folder / f"{name}.bands", folder / f"{name}.known"
+        size = 2 * count * int(np.prod(shape))
+        if not bands.exists() or bands.stat().st_size != size:
+            # Without its bands nothing is known.
+            known.unlink(missing_ok=True)
+            free = shutil.disk_usage(folder).free
+            if free < size:
+                raise ConfigError(
+                    f"keep_targets needs {size >> 20} MiB in {folder}, which has {free >> 20} free: leave it out."
+                )
+        self._bands = _mapped(bands, np.float16, (count, *shape))
+        self._known = _mapped(known, np.uint8, (count,))
 
     def of(self, chosen: NDArray[np.integer], compute: Callable[[NDArray[np.integer]], Tensor]) -> Tensor:
         """Returns the LL bands (B, 3, C, R, R) float32 of objects; `compute` makes those that are not there yet."""

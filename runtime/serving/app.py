@@ -24,6 +24,7 @@ from fastapi_offline import FastAPIOffline
 from PIL import Image
 
 from ..backends.self_check import example_images
+from ..bundle import ENGINES
 from ..errors import OptionError, WaveletTriplaneError
 from ..pipeline import Runtime
 from ..profiling import record_times
@@ -252,8 +253,8 @@ class _Page(StaticFiles):
 
 
 def _state_of(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file of a bundle."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Size and time of every file of a bundle but its engines, which a backend reads once."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and ENGINES not in p.relative_to(folder).parts)
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
 

@@ -91,7 +91,8 @@ class Client:
                     raise
                 time.sleep(min(error.retry_after, _LONGEST_PAUSE))
             except httpx.TransportError as error:
-                if left == 0:
+                # What takes too long would take as long again.
+                if left == 0 or isinstance(error, httpx.ReadTimeout):
                     raise ServerError(f"The server does not answer: {error}.", "Look whether it runs.") from error
                 time.sleep(_PAUSE)
         parts = (part.strip().partition(";dur=") for part in answer.headers["server-timing"].split(","))
@@ -107,7 +108,7 @@ class Client:
         ours = "json" in answer.headers.get("content-type", "")
         problem = answer.json() if ours else {}
         after = answer.headers.get("retry-after")
-        seconds = float(after) if after else None
+        seconds = float(after) if after and after.isdecimal() else None
         if not ours and answer.status_code >= 500:
             # What stands before the server lost it, or found none free.
             seconds = _PAUSE

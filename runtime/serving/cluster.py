@@ -1,6 +1,6 @@
 """The application on several machines, as a Ray Serve deployment.
 
-    serve run runtime.serving.cluster:build replicas=2 threads=1
+    WAVELET_TRIPLANE_TOKEN=... serve run runtime.serving.cluster:build replicas=2 threads=1
     serve deploy deploy/cluster.yaml
 
 Each replica is one process with a runtime, a queue and limits of its own, as `wavelet-triplane serve` has them. Ray's
@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
+from ..errors import OptionError
 from ..pipeline import Runtime
 from .app import Service, create_app
 from .options import Limits
@@ -39,19 +40,27 @@ class ClusterOptions(BaseModel):
     cores: float = Field(1.0, gt=0, description="That Ray sets aside for a replica.")
     gpus: float = Field(0.0, ge=0, description="That Ray sets aside for a replica; a fraction lets several share one.")
     queued: int = Field(64, ge=-1, description="Requests that may wait at a proxy; -1 for any number.")
-    seconds: float = Field(60.0, gt=0, description="From a request to its answer, at the most.")
+    seconds: float = Field(60.0, gt=0, description="From a request's arrival at a replica to its answer, at the most.")
+    open_to_all: bool = Field(False, description="Takes requests without a token, where others guard the network.")
 
 
 def build(options: ClusterOptions) -> serve.Application:
     """Makes the application; `serve run` and `serve deploy` call it.
 
-    The token of requests is that of the variable WAVELET_TRIPLANE_TOKEN where this is called. Without one requests are
-    taken from this machine's own names alone, as ever.
+    The token of requests is that of the variable WAVELET_TRIPLANE_TOKEN where this is called.
 
     Args:
         options: of the deployment.
+
+    Raises:
+        OptionError: there is no token, and the options do not say that none is wanted.
     """
     token = os.environ.get("WAVELET_TRIPLANE_TOKEN") or None
+    if token is None and not options.open_to_all:
+        raise OptionError(
+            "Ray's proxies may listen on every address, and would let anybody in.",
+            "Set WAVELET_TRIPLANE_TOKEN, or open_to_all=true where the network is guarded.",
+        )
     limits = Limits(waiting=_BESIDE, seconds=options.seconds)
 
     def make() -> FastAPI:

@@ -76,21 +76,24 @@ class Scheduler:
         waited = asyncio.wrap_future(future)
         waited.add_done_callback(lambda done: self._finish(begun, done))
         end = time.monotonic() + seconds
-        while not waited.done():
-            await asyncio.wait({waited}, timeout=min(_LOOK, max(0.0, end - time.monotonic())))
-            if waited.done():
-                break
-            if time.monotonic() >= end:
+        try:
+            while not waited.done():
+                await asyncio.wait({waited}, timeout=min(_LOOK, max(0.0, end - time.monotonic())))
+                if waited.done():
+                    break
+                if time.monotonic() >= end:
+                    raise Problem(
+                        504,
+                        f"This took longer than the {seconds:.1f} s that were left for it.",
+                        "Ask for less, or when less is going on.",
+                    )
+                if gone is not None and await gone():
+                    raise Problem(499, "The client went away.", "")
+            return waited.result()
+        finally:
+            # Also where the task itself is cancelled, as servers do with a request whose client went away.
+            if not waited.done():
                 self._cancel(future, kept, stop)
-                raise Problem(
-                    504,
-                    f"This took longer than the {seconds:.1f} s that were left for it.",
-                    "Ask for less, or when less is going on.",
-                )
-            if gone is not None and await gone():
-                self._cancel(future, kept, stop)
-                raise Problem(499, "The client went away.", "")
-        return waited.result()
 
     async def close(self) -> None:
         """Finishes what was accepted."""

@@ -1,5 +1,6 @@
 """A model repository for Triton: its configurations in Triton's own schema, and the loop beside the runtime."""
 
+import hashlib
 import importlib.util
 import sys
 import types
@@ -11,6 +12,7 @@ import pytest
 
 import runtime
 from export.to_triton import GRAPHS, LOOP, TritonError, make_repository
+from runtime.backends.tensorrt.engine_file import EngineKey, engine_path, write_engine
 from runtime.bundle import load_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -128,9 +130,41 @@ def test_configurations_are_triton_s(repository):
                 assert told.name == tensor.name
 
 
+def test_engines_are_unpacked_and_those_of_others_refused(tmp_path):
+    bundle = load_bundle(runtime.default_bundle())
+
+    def build(flavour="tensorrt", change=""):
+        for name in GRAPHS:
+            graph = bundle.graph("float32", name)
+            sizes = [
+                [4 if size == "batch" else 64 if isinstance(size, str) else size for size in graph.inputs[0].shape]
+            ]
+            profile = {graph.inputs[0].name: sizes * 3}
+            digest = hashlib.sha256(graph.data).hexdigest() + change
+            key = EngineKey(digest, flavour, "10.13", "NVIDIA L4, sm89", profile, {})
+            (tmp_path / "engines" / "float32").mkdir(parents=True, exist_ok=True)
+            write_engine(engine_path(tmp_path / "engines", "float32", name), key, b"plan of " + name.encode())
+
+    build()
+    make_repository(bundle, tmp_path / "models", engines=tmp_path / "engines")
+    assert (tmp_path / "models" / "coarse" / "1" / "model.plan").read_bytes() == b"plan of coarse"
+    assert "max_batch_size: 4\n" in (tmp_path / "models" / "coarse" / "config.pbtxt").read_text()
+    for options, said in (({"flavour": "rtx"}, "TensorRT-RTX"), ({"change": "x"}, "another bundle")):
+        build(**options)
+        with pytest.raises(TritonError, match=said):
+            make_repository(bundle, tmp_path / "models", engines=tmp_path / "engines")
+
+
+def test_inputs_out_of_range_are_errors_of_their_request(loop):
+    image = Tensor("IMAGE", np.array([(ROOT / "examples" / "mug.png").read_bytes()], object))
+    for name, value in (("SIZE", 100_000), ("SIZE", 0), ("SEED", -1), ("STEPS", 5000), ("ELEVATION", 500)):
+        (answer,) = loop.execute([Request(inputs=[image, Tensor(name, np.array([value]))])])
+        assert answer.has_error(), name
+
+
 def test_what_is_missing_is_said(tmp_path):
     bundle = load_bundle(runtime.default_bundle())
-    with pytest.raises(TritonError, match="has no engines of float32 for coarse"):
+    with pytest.raises(TritonError, match="no engine of coarse"):
         make_repository(bundle, tmp_path, engines=tmp_path)
     with pytest.raises(runtime.OptionError):
         make_repository(bundle, tmp_path, precision="float8")

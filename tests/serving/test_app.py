@@ -267,6 +267,34 @@ def test_a_full_queue_turns_away_and_a_late_answer_is_not_begun():
     assert done == ["first"]
 
 
+def test_a_cancelled_request_stops_its_work_and_frees_its_place():
+    told = []
+
+    async def scenario():
+        scheduler, begun = Scheduler(waiting=1), threading.Event()
+
+        def work(stopped):
+            begun.set()
+            end = time.monotonic() + 5
+            while not stopped() and time.monotonic() < end:
+                time.sleep(0.01)
+            told.append(stopped())
+
+        running = asyncio.create_task(scheduler.run(work, 60))
+        await asyncio.to_thread(begun.wait, 5)
+        waiting = asyncio.create_task(scheduler.run(lambda _: told.append("never"), 60))
+        await asyncio.sleep(0.05)
+        for task in (running, waiting):
+            task.cancel()
+        await asyncio.gather(running, waiting, return_exceptions=True)
+        assert await scheduler.run(lambda _: "next", 60) == "next"
+        await scheduler.close()
+        assert scheduler.pending == 0
+
+    in_a_loop(scenario())
+    assert told == [True]
+
+
 def test_a_fault_of_the_work_is_the_callers():
     async def scenario():
         scheduler = Scheduler(1)

@@ -22,6 +22,7 @@ from ray import serve  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 from ray.serve.schema import ServeDeploySchema  # noqa: E402
 
+from runtime.errors import OptionError  # noqa: E402
 from runtime.serving.client import Client  # noqa: E402
 from runtime.serving.cluster import ClusterOptions, build  # noqa: E402
 
@@ -46,7 +47,7 @@ def cluster():
 
 
 def deploy(**options):
-    serve.run(build(ClusterOptions(threads=1, **options)), name="app", route_prefix="/")
+    serve.run(build(ClusterOptions(threads=1, open_to_all=True, **options)), name="app", route_prefix="/")
 
 
 class Users:
@@ -101,6 +102,14 @@ def test_faults_cost_no_request_that_is_sent_again(cluster):
         made.remove_node(second)
     print("node lost:", dict(users.answers))
     assert set(users.answers) == {"ok"}
+
+
+def test_nobody_is_let_in_by_oversight(monkeypatch):
+    monkeypatch.delenv("WAVELET_TRIPLANE_TOKEN", raising=False)
+    with pytest.raises(OptionError, match="would let anybody in"):
+        build(ClusterOptions())
+    monkeypatch.setenv("WAVELET_TRIPLANE_TOKEN", "secret")
+    build(ClusterOptions())
 
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "kubernetes.yaml"])

@@ -70,7 +70,7 @@ def read_engine(path: Path, key: EngineKey) -> bytes:
     Raises:
         EngineMiss: there is none, it is damaged, or it is for another key.
     """
-    old, plan = _opened(path)
+    old, plan = open_engine(path)
     differences = key.differences(old)
     if differences:
         raise EngineMiss("; ".join(differences))
@@ -90,7 +90,7 @@ def find_engine(path: Path, graph: str, flavour: str, version: str, gpu: str) ->
     Raises:
         EngineMiss: there is none, it is damaged, or it is for something else.
     """
-    old, plan = _opened(path)
+    old, plan = open_engine(path)
     device = str(old.get("device"))
     # RTX builds for compute capabilities, not for one GPU.
     fits = flavour == "rtx" and gpu.split(", ")[-1] in device.split(", ")
@@ -104,14 +104,14 @@ def find_engine(path: Path, graph: str, flavour: str, version: str, gpu: str) ->
 def built_by(path: Path) -> str:
     """The flavour that an engine was built by; "auto" where its file does not say."""
     try:
-        flavour = _opened(path)[0].get("flavour")
+        flavour = open_engine(path)[0].get("flavour")
     except EngineMiss:
         return "auto"
     return flavour if flavour in ("tensorrt", "rtx") else "auto"
 
 
-def _opened(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Key and plan of a file, every byte of it checked."""
+def open_engine(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Reads the key and the plan of a file, every byte of it checked. Raises `EngineMiss`."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:

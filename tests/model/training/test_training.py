@@ -139,13 +139,19 @@ def test_the_teacher_s_bands_are_computed_once(finished_run, tmp_path):
 
     chosen = np.array([5, 1, 5])
     for _ in range(2):
-        found = KeptBands(tmp_path, teacher, 8, (3, 4)).of(chosen, compute)
+        found = KeptBands(tmp_path, teacher, "these", 8, (3, 4)).of(chosen, compute)
         np.testing.assert_allclose(found[:, 0, 0], chosen / 3, rtol=1e-3)
     assert computed == [1, 5]
     other = torch.nn.Linear(2, 2)
-    KeptBands(tmp_path, other, 8, (3, 4)).of(chosen, compute)
+    KeptBands(tmp_path, other, "these", 8, (3, 4)).of(chosen, compute)
     assert computed == [1, 5, 1, 5]
     assert len(list(tmp_path.glob("ll_*"))) == 2, "another teacher's bands are gone"
+    KeptBands(tmp_path, other, "those", 8, (3, 4)).of(chosen, compute)
+    assert computed == [1, 5, 1, 5, 1, 5], "other objects' bands are not theirs"
+    next(tmp_path.glob("*.bands")).unlink()
+    found = KeptBands(tmp_path, other, "those", 8, (3, 4)).of(chosen, compute)
+    np.testing.assert_allclose(found[:, 0, 0], chosen / 3, rtol=1e-3)
+    assert computed == [1, 5, 1, 5, 1, 5, 1, 5], "without its file nothing is known"
 
 
 def test_views_without_depth_are_trained_on_by_their_rays(finished_run, tmp_path):
