@@ -19,7 +19,7 @@ from export.lint import LintError, check
 from export.quantize import calibration_feeds, calibration_images
 from export.to_onnx import FORMS, convert, export_forms, untrained_model
 from export.to_tensorrt import BATCH, POINTS, TARGETS, VIEWS, build_engines
-from runtime.backends.tensorrt.engine_file import _opened, engine_path
+from runtime.backends.tensorrt.engine_file import engine_path, open_engine
 from runtime.backends.tensorrt.installation import Flavour, find_flavour
 from runtime.bundle import ENGINE_GRAPHS, Graph, load_bundle
 from runtime.errors import BackendError, OptionError
@@ -203,7 +203,7 @@ def test_a_build_killed_at_any_moment_leaves_the_cache_whole(tiny_variants, bund
         for name in ENGINE_GRAPHS:
             path = engine_path(tmp_path, "float16", name)
             if path.exists():
-                assert _opened(path)[1]
+                assert open_engine(path)[1]
     results = run(bundle, tmp_path, rtx)
     assert all(r.reason in (None, "there is none yet") for r in results)
 
