@@ -27,7 +27,8 @@ from runtime.commands import one_sentence_errors, say
 from runtime.errors import ProjectError
 
 GRAPHS = ("coarse", "diffusion_step", "view", "renderer")
-LOOP = Path(__file__).parent / "triton" / "model.py"
+# Not in a folder `triton`: scripts here have theirs first in the path, and PyTorch imports a package of that name.
+LOOP = Path(__file__).parent / "triton_model" / "model.py"
 # Batched by Triton, as many at once: all of their inputs have the batch first.
 BATCHED, _LARGEST_BATCH = ("coarse", "renderer"), 8
 _KINDS = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "int64": "TYPE_INT64"}
