@@ -142,6 +142,7 @@ def create_app(
     token: str | None = None,
     warm_first: bool = False,
     page: Path = PAGE,
+    any_host: bool = False,
 ) -> FastAPI:
     """Makes the application.
 
@@ -151,6 +152,7 @@ def create_app(
         token: that requests under /v1 have to bear; None for none.
         warm_first: finishes the warm-up before the first connection, instead of answering /readyz with 503 until then.
         page: folder of the page; one that `export/to_web.py` made can run the model in the browser, too.
+        any_host: takes requests for any name without a token, where others guard the network.
     """
     service = Service(Runtime() if rt is None else rt, limits or Limits())
 
@@ -171,7 +173,7 @@ def create_app(
     app.state.service = service
     problems.install(app)
 
-    app.add_middleware(Gate, any_host=token is not None)
+    app.add_middleware(Gate, any_host=any_host or token is not None)
 
     def check_token(request: Request) -> None:
         if token is None:

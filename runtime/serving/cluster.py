@@ -67,7 +67,7 @@ def build(options: ClusterOptions) -> serve.Application:
         threads = options.threads or max(1, int(options.cores))
         rt = Runtime(options.bundle, options.backend, options.precision, threads)
         # A replica that replaces another takes its requests only when it is warm.
-        return create_app(rt, limits, token, warm_first=True)
+        return create_app(rt, limits, token, warm_first=True, any_host=options.open_to_all)
 
     @serve.ingress(make)
     class Reconstructions:

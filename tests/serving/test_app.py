@@ -318,3 +318,8 @@ def test_pages_of_other_sites_and_other_names_are_refused_without_a_token(served
     problem_of(served.get("/v1/bundle", headers={"Origin": "http://evil.example"}), 403)
     problem_of(served.get("/v1/bundle", headers={"Host": "evil.example"}), 403)
     assert served.get("/v1/bundle", headers={"Host": "localhost:8000", "Origin": "http://localhost:8000"}).is_success
+
+
+def test_any_name_is_taken_where_others_guard_the_network(tiny_bundle):
+    with client_of(create_app(runtime.load(tiny_bundle, threads=1), any_host=True)) as client:
+        assert client.get("/v1/bundle", headers={"Host": "cluster.example"}).is_success
