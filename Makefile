@@ -18,8 +18,8 @@ help: ## list the targets
 render: $(VENV)/.light ## draw an object from a picture: make render [IMAGE=photo.png] [OUT=out]
 	$(BIN)/wavelet-triplane render "$(IMAGE)" --out "$(OUT)" --orbit 6
 
-test: $(VENV)/.full ## run the test suite
-	$(BIN)/pytest
+test: $(VENV)/.full ## run the test suite, up to four files at once
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 unit: $(VENV)/.full ## run the quick tests alone: a developer's inner loop
 	$(BIN)/pytest -m "not slow and not gpu"

@@ -15,7 +15,7 @@ from PIL import Image
 
 import runtime
 
-EXAMPLES = Path(__file__).parent
+EXAMPLES, FOLDER = Path(__file__).parent, tempfile.TemporaryDirectory()
 rt = runtime.load()
 
 
@@ -32,12 +32,14 @@ def reconstruct(
         raise gr.Error(str(error)) from None
     assert scene.source is not None
     views = [view.to_uint8() for view in scene.orbit(4, image_size=256, projected=True)]
-    path = Path(tempfile.mkdtemp()) / "object.glb"
+    # Gradio copies it before the next request may begin.
+    path = Path(FOLDER.name) / "object.glb"
     mesh.save(path)
     return scene.source.to_uint8(), views, str(path)
 
 
-with gr.Blocks(title="Image to 3-D", analytics_enabled=False) as demo:
+# Gradio deletes its copies after an hour.
+with gr.Blocks(title="Image to 3-D", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
     gr.Markdown("# Image to 3-D\nA picture of one object in, a textured mesh out.")
     with gr.Row():
         with gr.Column():

@@ -12,20 +12,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 
 from model import WaveletTriplaneDiffusion
 from model.renderer import DENSITY_SCALE
-from runtime.bundle import ENGINES, FORMAT_VERSION, MANIFEST, manifest_digest
+from runtime.bundle import ENGINES, MANIFEST, TensorSpec
 from runtime.diffusion.schedule import cosine_schedule
 from runtime.errors import ProjectError
 from runtime.geometry.cameras import FOREGROUND_RATIO
+from runtime.manifest import FORMAT_VERSION, GraphEntry, Manifest, ModelEntry, TensorEntry, manifest_digest
 
 from .graphs import OPSET, GraphDefinition
 
 DEFAULT_STEPS, DEFAULT_SAMPLER = 4, "ddim"
+# In place of the hash while it is computed.
+_BLANK = "0" * 64
 
 
 class ExportError(ProjectError, RuntimeError):
@@ -34,36 +37,37 @@ class ExportError(ProjectError, RuntimeError):
 
 def describe_model(
     model: WaveletTriplaneDiffusion, name: str, trained: bool, notes: Mapping[str, Any], sensitivity: list[float]
-) -> dict[str, Any]:
-    """The part of the manifest that every precision shares.
+) -> Manifest:
+    """The manifest without its hash and its precisions.
 
     `notes["defaults"]`, where the checkpoint has it, holds the sampler and the number of steps that suit its weights.
     """
     alpha, sigma = cosine_schedule(model.config.num_diffusion_steps)
     defaults = {"steps": DEFAULT_STEPS, "sampler": DEFAULT_SAMPLER} | notes.get("defaults", {})
-    statistics = {
-        "ll_mean": model.coarse_gen.mean.tolist(),
-        "ll_std": model.coarse_gen.std.tolist(),
-        "detail_mean": model.detail_mean.tolist(),
-        "detail_std": model.detail_std.tolist(),
-    }
+    steps = min(defaults["steps"], model.config.num_diffusion_steps)
     return {
         "format_version": FORMAT_VERSION,
+        "sha256": _BLANK,
         "name": name,
         "trained": trained,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "model": asdict(model.config),
+        "model": cast(ModelEntry, asdict(model.config)),
         "image": {"size": model.config.image_size, "framing": FOREGROUND_RATIO},
         "renderer": {"density_scale": DENSITY_SCALE, "sensitivity": sensitivity},
-        "defaults": defaults | {"steps": min(defaults["steps"], model.config.num_diffusion_steps)},
+        "defaults": {"steps": steps, "sampler": defaults["sampler"]},
         "schedule": {"alpha": alpha.tolist(), "sigma": sigma.tolist()},
-        "statistics": statistics,
+        "statistics": {
+            "ll_mean": model.coarse_gen.mean.tolist(),
+            "ll_std": model.coarse_gen.std.tolist(),
+            "detail_mean": model.detail_mean.tolist(),
+            "detail_std": model.detail_std.tolist(),
+        },
         "notes": dict(notes),
         "precisions": {},
     }
 
 
-def write_graph(folder: Path, precision: str, definition: GraphDefinition, proto: onnx.ModelProto) -> dict[str, Any]:
+def write_graph(folder: Path, precision: str, definition: GraphDefinition, proto: onnx.ModelProto) -> GraphEntry:
     """Writes one graph and returns its entry in the manifest."""
     data = proto.SerializeToString()
     file = f"{precision}/{definition.name}.onnx"
@@ -73,19 +77,22 @@ def write_graph(folder: Path, precision: str, definition: GraphDefinition, proto
         "file": file,
         "sha256": hashlib.sha256(data).hexdigest(),
         "opset": OPSET,
-        "inputs": [asdict(spec) for spec in definition.inputs],
-        "outputs": [asdict(spec) for spec in definition.outputs],
+        "inputs": [_tensor_entry(spec) for spec in definition.inputs],
+        "outputs": [_tensor_entry(spec) for spec in definition.outputs],
     }
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+def _tensor_entry(spec: TensorSpec) -> TensorEntry:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes the manifest with its own sha256 in it."""
-    blank = "0" * 64
-    text = json.dumps({"format_version": FORMAT_VERSION, "sha256": blank, **manifest}, indent=1)
+    text = json.dumps({**manifest, "sha256": _BLANK}, indent=1)
     # One number a line would make a long file that nobody can read.
     text = re.sub(r"\[\s+([-+.\deE,\s]+?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
     raw = text.encode()
-    (folder / MANIFEST).write_bytes(raw.replace(blank.encode(), manifest_digest(raw, blank).encode(), 1))
+    (folder / MANIFEST).write_bytes(raw.replace(_BLANK.encode(), manifest_digest(raw, _BLANK).encode(), 1))
 
 
 @contextmanager

@@ -81,7 +81,9 @@ def make_repository(
     version = _fresh(out / "reconstruct")
     shutil.copy(LOOP, version / "model.py")
     kept = ("image", "defaults", "schedule", "statistics", "model")
-    (version / "manifest.json").write_text(json.dumps({key: bundle.manifest[key] for key in kept}))
+    (version / "manifest.json").write_text(
+        json.dumps({key: value for key, value in bundle.manifest.items() if key in kept})
+    )
     side = 2 * bundle.resolution
     planes = ("TRIPLANE", "TYPE_FP32", [3, bundle.channels, side, side])
     (out / "reconstruct" / "config.pbtxt").write_text(

@@ -123,7 +123,7 @@ def make_site(bundle: Bundle, out: Path, engines: Path, precision: str = "float1
         sizes[name] = len(data)
         graphs[name] = {"file": f"{name}.onnx", "bytes": len(data)}
     kept = ("sha256", "name", "trained", "model", "image", "renderer", "defaults", "schedule", "statistics")
-    manifest = {**{key: bundle.manifest[key] for key in kept}, "graphs": graphs}
+    manifest = {key: value for key, value in bundle.manifest.items() if key in kept} | {"graphs": graphs}
     (out / "bundle" / "manifest.json").write_text(json.dumps(manifest))
     for name in ENGINES:
         shutil.copy(engines / name, out / "ort" / name)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BundleError, OptionError
+from .manifest import REMEDY, Manifest, parse_manifest
 
-FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 # Folder beside the manifest, where engines of its graphs lie.
 ENGINES = "engines"
@@ -27,7 +25,6 @@ PARITY_DB = {"float32": 60.0, "float16": 45.0, "int8": 35.0, CPU_ONLY: 35.0}
 # What a GPU runs as engines; a CPU reads the planes itself and decodes what it read.
 ENGINE_GRAPHS = ("coarse", "diffusion_step", "assemble", "renderer", "view")
 GRAPHS = (*ENGINE_GRAPHS, "decoder")
-_REMEDY = "Export it again with `python export/to_onnx.py`, or reinstall the package for its default bundle."
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Bundle:
     """
 
     path: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     files: Mapping[str, bytes]
 
     @property
@@ -184,101 +181,35 @@ def _load(path: str | Path, kept: Callable[[Bundle], Sequence[str]]) -> Bundle:
         folder = Path(path)
         present = folder.is_dir()
     except (TypeError, ValueError, OSError):
-        raise BundleError(f"{str(path)[:200]!r} is no path of a bundle.", _REMEDY) from None
+        raise BundleError(f"{str(path)[:200]!r} is no path of a bundle.", REMEDY) from None
     if not present:
-        raise BundleError(f"There is no bundle folder at {folder}.", _REMEDY)
-    manifest = read_manifest(folder / MANIFEST)
-    try:
-        _check_manifest(manifest)
-        bundle = Bundle(folder, manifest, {})
-        wanted = kept(bundle)
-        entries = [
-            (graph["file"], graph["sha256"], variant in wanted)
-            for variant, made in manifest["precisions"].items()
-            for graph in (made["graphs"][name] for name in GRAPHS)
-        ]
-        # Hashes are computed without the interpreter's lock: side by side they take half of a short start.
-        with ThreadPoolExecutor() as readers:
-            contents = list(readers.map(lambda entry: _verified(folder, *entry), entries))
-        for variant in bundle.precisions:
-            for name in GRAPHS:
-                bundle.specs(variant, name)
-    except OptionError:  # A ValueError, too.
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BundleError(f"The manifest of {folder} lacks or garbles {error}.", _REMEDY) from None
+        raise BundleError(f"There is no bundle folder at {folder}.", REMEDY)
+    manifest = parse_manifest(_read(folder / MANIFEST), folder / MANIFEST)
+    for variant, made in manifest["precisions"].items():
+        if missing := sorted(set(GRAPHS) - set(made["graphs"])):
+            raise BundleError(f"The manifest of {folder} lacks {missing[0]} among the graphs of {variant}.", REMEDY)
+    bundle = Bundle(folder, manifest, {})
+    wanted = kept(bundle)
+    entries = [
+        (graph["file"], graph["sha256"], variant in wanted)
+        for variant, made in manifest["precisions"].items()
+        for graph in (made["graphs"][name] for name in GRAPHS)
+    ]
+    # Hashes are computed without the interpreter's lock: side by side they take half of a short start.
+    with ThreadPoolExecutor() as readers:
+        contents = list(readers.map(lambda entry: _verified(folder, *entry), entries))
     files = {entry[0]: data for entry, data in zip(entries, contents, strict=True) if data is not None}
     return replace(bundle, files=files)
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Parses a manifest after checking its version and its own hash."""
-    raw = _read(path)
-    try:
-        manifest = json.loads(raw)
-        version = manifest["format_version"]
-    except (ValueError, KeyError, TypeError):
-        raise BundleError(f"{path} is damaged: it is no manifest in JSON.", _REMEDY) from None
-    if version != FORMAT_VERSION:
-        raise BundleError(
-            f"{path} has format version {version!r}; this runtime reads version {FORMAT_VERSION}.",
-            "Install the runtime that the bundle was made for, or export the bundle again.",
-        )
-    digest = manifest.get("sha256")
-    if not isinstance(digest, str) or len(digest) != 64 or manifest_digest(raw, digest) != digest:
-        if isinstance(digest, str) and manifest_digest(raw.replace(b"\r\n", b"\n"), digest) == digest:
-            raise BundleError(
-                f"{path} has Windows line endings, and its sha256 is of the file without them.",
-                "Clone again with `git -c core.autocrlf=false clone ...`: bundles are not to be changed by git.",
-            )
-        raise BundleError(f"{path} was altered: its content does not match its own sha256.", _REMEDY)
-    return manifest
-
-
-def _check_manifest(manifest: dict[str, Any]) -> None:
-    """Raises ValueError or KeyError naming what the runtime needs and does not find."""
-    kinds: tuple[tuple[Any, ...], ...] = (
-        (str, "name", "defaults.sampler"),
-        (bool, "trained"),
-        (int, "parameters", "model.triplane_channels", "model.resolution", "image.size", "defaults.steps"),
-        (float, "image.framing", "renderer.density_scale"),
-        (list, "schedule.alpha", "schedule.sigma", "statistics.detail_mean", "statistics.detail_std"),
-        (dict, "precisions"),
-    )
-    for kind, *paths in kinds:
-        for path in paths:
-            value: Any = manifest
-            for key in path.split("."):
-                value = value[key]
-            if not isinstance(value, kind):
-                raise ValueError(f"{path}, which should be of type {kind.__name__}")
-    if not manifest["precisions"]:
-        raise ValueError("precisions, of which there are none")
-    channels, schedule = manifest["model"]["triplane_channels"], manifest["schedule"]
-    if len(schedule["alpha"]) != len(schedule["sigma"]) or len(schedule["alpha"]) < manifest["defaults"]["steps"]:
-        raise ValueError("schedule, whose alpha and sigma do not fit together or the default steps")
-    if np.shape(manifest["renderer"]["sensitivity"]) != (3,):
-        raise ValueError("renderer.sensitivity, which should be three numbers")
-    for name in ("detail_mean", "detail_std"):
-        if np.shape(manifest["statistics"][name]) != (3, 3 * channels):
-            raise ValueError(f"statistics.{name}, whose shape should be (3, {3 * channels})")
-    if manifest["image"]["size"] != 4 * manifest["model"]["resolution"]:
-        raise ValueError("image.size, which should be four times model.resolution")
-
-
-def manifest_digest(raw: bytes, digest: str) -> str:
-    """sha256 of a manifest's bytes with its own digest blanked out by zeros."""
-    return hashlib.sha256(raw.replace(digest.encode(), b"0" * 64, 1)).hexdigest()
 
 
 def _verified(folder: Path, name: str, digest: str, kept: bool) -> bytes | None:
     """Content of a file after comparing its hash; None, and no memory for it, where it is not kept."""
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise BundleError(f"The manifest of {folder} points outside the bundle, to {name}.", _REMEDY)
+        raise BundleError(f"The manifest of {folder} points outside the bundle, to {name}.", REMEDY)
     path = folder / name
     data = _read(path) if kept else None
     if (_digest(path) if data is None else hashlib.sha256(data).hexdigest()) != digest:
-        raise BundleError(f"{path} was altered: it does not match the sha256 in the manifest.", _REMEDY)
+        raise BundleError(f"{path} was altered: it does not match the sha256 in the manifest.", REMEDY)
     return data
 
 
@@ -297,4 +228,6 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BundleError(f"The bundle is incomplete: {path} cannot be read ({error.strerror}).", _REMEDY) from None
+        raise BundleError(f"The bundle is incomplete: {path} cannot be read ({error.strerror}).", REMEDY) from None
+    except ValueError as error:
+        raise BundleError(f"The manifest of {path.parent} garbles the name of a file ({error}).", REMEDY) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 
 import runtime
@@ -23,6 +25,16 @@ SLOW = (
     "export", "benchmarks", "fuzz", "model/training", "test_tools.py", "test_wheel.py", "runtime/test_cli.py",
     "runtime/test_processes.py", "runtime/test_doctor.py", "runtime/backends/test_openvino.py",
 )  # fmt: skip
+
+
+def pytest_configure() -> None:
+    """Gives each process of the suite cores of its own: threads that share one wait for one another."""
+    if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+        number, count = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        cores = sorted(os.sched_getaffinity(0))
+        own = cores[number % len(cores) :: count]
+        os.sched_setaffinity(0, own)
+        torch.set_num_threads(len(own))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,21 +61,53 @@ def tiny_model() -> WaveletTriplaneDiffusion:
 
 
 Protos = dict[str, dict[str, onnx.ModelProto]]
+Make = Callable[[Path], object]
 
 
 @pytest.fixture(scope="session")
-def export_once() -> Callable[..., Protos]:
+def kept(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Make], Path]:
+    """Folders that are made once for all processes of the suite, and kept until what makes them changes."""
+    place = pytestconfig.cache.mkdir("tiny") if pytestconfig.cache else tmp_path_factory.mktemp("kept")
+    folder = place / _sources_digest()
+    for older in set(place.iterdir()) - {folder}:
+        shutil.rmtree(older, ignore_errors=True)
+
+    def made(name: str, make: Make) -> Path:
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / f"{name}.lock"):
+            if not (folder / name).is_dir():
+                partial = folder / f"{name}.partial"
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                make(partial)
+                partial.rename(folder / name)
+        return folder / name
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def export_once(kept: Callable[[str, Make], Path]) -> Callable[..., Protos]:
     """`export_forms` for the tiny model alone, which keeps each form: a form takes a quarter of a minute."""
-    kept: Protos = {}
+    loaded: Protos = {}
 
     def export(model: WaveletTriplaneDiffusion, forms: Iterable[str]) -> Protos:
         wanted = list(forms)
-        missing = [form for form in wanted if form not in kept]
+        missing = [form for form in wanted if form not in loaded]
         if missing:
-            kept.update(export_forms(model, missing))
-        return {form: kept[form] for form in wanted}
+            folder = kept("+".join(missing), lambda folder: _save(export_forms(model, missing), folder))
+            for form in missing:
+                loaded[form] = {file.stem: onnx.load(file) for file in (folder / form).iterdir()}
+        return {form: loaded[form] for form in wanted}
 
     return export
+
+
+def _save(protos: Protos, folder: Path) -> None:
+    for form, graphs in protos.items():
+        (folder / form).mkdir()
+        for name, proto in graphs.items():
+            onnx.save(proto, folder / form / f"{name}.onnx")
 
 
 @pytest.fixture(scope="session")
@@ -76,18 +120,12 @@ def tiny_protos(tiny_model: WaveletTriplaneDiffusion, export_once: Callable[...,
 def tiny_bundle(
     tiny_model: WaveletTriplaneDiffusion,
     export_once: Callable[..., Protos],
+    kept: Callable[[str, Make], Path],
     tmp_path_factory: pytest.TempPathFactory,
-    pytestconfig: pytest.Config,
 ) -> Path:
-    """The tiny model, exported; parity has been checked on the way. Kept until anything that makes it changes."""
-    kept = pytestconfig.cache.mkdir("tiny_bundle") / _sources_digest() if pytestconfig.cache else None
-    out = tmp_path_factory.mktemp("bundles") / "tiny"
-    if kept is not None and kept.is_dir():
-        return shutil.copytree(kept, out)
-    _bundle(tiny_model, export_once, out, ["float32"])
-    if kept is not None:
-        shutil.copytree(out, kept)
-    return out
+    """The tiny model, exported; parity has been checked on the way."""
+    made = kept("bundle", lambda folder: _bundle(tiny_model, export_once, folder / "tiny", ["float32"]))
+    return shutil.copytree(made / "tiny", tmp_path_factory.mktemp("bundles") / "tiny")
 
 
 def _sources_digest() -> str:
@@ -102,19 +140,22 @@ def _sources_digest() -> str:
 
 @pytest.fixture(scope="session")
 def tiny_variants(
-    tiny_model: WaveletTriplaneDiffusion, export_once: Callable[..., Protos], tmp_path_factory: pytest.TempPathFactory
+    tiny_model: WaveletTriplaneDiffusion,
+    export_once: Callable[..., Protos],
+    kept: Callable[[str, Make], Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The tiny model in every precision."""
-    return _bundle(tiny_model, export_once, tmp_path_factory.mktemp("variants") / "tiny", list(PARITY_DB))
+    made = kept("variants", lambda folder: _bundle(tiny_model, export_once, folder / "tiny", list(PARITY_DB)))
+    return shutil.copytree(made / "tiny", tmp_path_factory.mktemp("variants") / "tiny")
 
 
 def _bundle(
     model: WaveletTriplaneDiffusion, export_once: Callable[..., Protos], out: Path, precisions: list[str]
-) -> Path:
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("export.to_onnx.export_forms", export_once)
         export_bundle(model, out, "tiny", trained=True, precisions=precisions)
-    return out
 
 
 @pytest.fixture(scope="session")

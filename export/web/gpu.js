@@ -1,7 +1,20 @@
-// Whether this browser's GPU is taken: only where it gives what WebAssembly gives, and sooner. Asked once for each device
-// and site.
+// Whether this browser's GPU is taken: only where every graph gives what WebAssembly gives, and the planes come sooner.
+// Asked once for each device and site.
 
-const LEAST_PSNR = 45, VERDICTS = "wavelet-triplane gpu";
+import { Runtime } from "./pipeline.js";
+
+const LEAST_PSNR = 45, VERDICTS = "wavelet-triplane gpu", VIEW = { azimuth: 30, size: 32, samples: 32 }, POINTS = 256;
+/** Execution providers of ONNX Runtime by engine, in order. */
+export const PROVIDERS = { webgpu: ["webgpu", "wasm"], wasm: ["wasm"] };
+
+/** The module of onnxruntime-web for "webgpu" or "wasm". */
+export async function engineOf(name) {
+  const ort = await import(`./ort/ort.${name}.min.mjs`);
+  ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
+  // Threads need memory that they share, which a page has only with the two headers of cross-origin isolation.
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
+  return ort;
+}
 
 /** Describes the GPU that the browser would give, or null. */
 export async function findGpu() {
@@ -11,39 +24,45 @@ export async function findGpu() {
 }
 
 /**
- * Compares the two networks on both engines.
- * @param engineOf gives the module of "webgpu" or "wasm". @param {string} base of the bundle. @param {string} gpu its name.
+ * Compares the engines; the answer is kept.
+ * @param {string} base of the bundle. @param {string} gpu its name.
  */
-export async function isWorthTaking(engineOf, base, gpu) {
-  const manifest = await (await fetch(`${base}/manifest.json`)).json(), size = manifest.image.size;
-  const side = manifest.model.resolution, verdicts = await caches.open(VERDICTS);
+export async function isWorthTaking(base, gpu) {
+  const manifest = await (await fetch(`${base}/manifest.json`)).json(), verdicts = await caches.open(VERDICTS);
   const key = `${base}/?${encodeURIComponent(`${gpu} ${manifest.sha256}`)}`, kept = await verdicts.match(key);
   if (kept) return (await kept.text()) === "yes";
-  const image = Float32Array.from({ length: 3 * size * size }, (_, i) => {
-    const x = ((i % size) / size) * 2 - 1, y = ((Math.floor(i / size) % size) / size) * 2 - 1;
-    return x * x + y * y < 0.4 ? 0.8 * x - 0.4 * y : 1;
-  });
-  const found = [], seconds = [];
-  for (const name of ["webgpu", "wasm"]) {
-    const ort = await engineOf(name), of = (data, shape) => new ort.Tensor("float32", data, shape);
-    const open = async (graph) => ort.InferenceSession.create(new Uint8Array(await (await fetch(`${base}/${manifest.graphs[graph].file}`)).arrayBuffer()), { executionProviders: [name] });
-    const coarse = await open("coarse"), step = await open("diffusion_step");
-    const run = async () => {
-      const { triplane_ll: ll, condition } = await coarse.run({ image: of(image, [1, 3, size, size]) });
-      const shape = [1, 3, 3 * manifest.model.triplane_channels, side, side], state = of(Float32Array.from({ length: shape.reduce((a, b) => a * b) }, (_, i) => Math.sin(i)), shape);
-      const { denoised } = await step.run({ noisy: state, condition, previous: state, noise: state, row: of(Float32Array.from([500, 0.7, 0.7, 0, 1, 0, 0]), [7]) });
-      return [ll.data, denoised.data];
-    };
-    await run();
-    const begun = performance.now();
-    found.push(await run());
-    seconds.push(performance.now() - begun);
-    await coarse.release();
-    await step.release();
-  }
-  const taken = found[0].every((ours, i) => decibels(ours, found[1][i]) >= LEAST_PSNR) && seconds[0] < seconds[1];
+  const { agreement, seconds } = await compareEngines(base);
+  const taken = Object.values(agreement).every((found) => found >= LEAST_PSNR) && seconds.webgpu < seconds.wasm;
   await verdicts.put(key, new Response(taken ? "yes" : "no"));
   return taken;
+}
+
+/**
+ * Runs all graphs on both engines, as the site runs them.
+ * @returns {Promise<{agreement: Object<string, number>, seconds: Object<string, number>}>} PSNR in dB of what WebGPU gives
+ * beside WebAssembly, and seconds of image to triplane by engine.
+ */
+export async function compareEngines(base) {
+  const found = {}, seconds = {};
+  let shared = null;
+  for (const name of ["webgpu", "wasm"]) {
+    const rt = await Runtime.load(await engineOf(name), base, PROVIDERS[name]), size = rt.manifest.image.size;
+    const image = Float32Array.from({ length: 3 * size * size }, (_, i) => {
+      const x = ((i % size) / size) * 2 - 1, y = ((Math.floor(i / size) % size) / size) * 2 - 1;
+      return x * x + y * y < 0.4 ? 0.8 * x - 0.4 * y : 1;
+    });
+    await rt.reconstruct(image, { seed: 0 });
+    const begun = performance.now(), planes = await rt.reconstruct(image, { seed: 0 });
+    seconds[name] = (performance.now() - begun) / 1000;
+    // The rest is compared on the same planes, so that each graph answers for itself.
+    shared ??= planes;
+    const width = 3 * rt.channels, decoded = await rt.run("decoder", { features: [shared.slice(0, POINTS * width), [1, POINTS, width]] });
+    const { data: view } = await rt.view(shared, VIEW);
+    found[name] = { planes, view, rgb: decoded.rgb, density: decoded.density };
+    for (const session of Object.values(rt.sessions)) await session.release();
+  }
+  const agreement = Object.fromEntries(Object.entries(found.webgpu).map(([key, ours]) => [key, decibels(ours, found.wasm[key])]));
+  return { agreement, seconds };
 }
 
 function decibels(ours, expected) {

@@ -1,7 +1,7 @@
 // Where all work is done, so that the page stays live. Messages are { id, image, options }, or { stop: id }; answers are
 // { id, text }, { id, input }, { id, ..., done } or { id, error, broken }.
 
-import { findGpu, isWorthTaking } from "./gpu.js";
+import { engineOf, findGpu, isWorthTaking, PROVIDERS } from "./gpu.js";
 import { Runtime } from "./pipeline.js";
 import { decode, prepare } from "./preparation.js";
 import { glb } from "./glb.js";
@@ -14,16 +14,9 @@ let tellLoading = () => {};
 
 async function load() {
   const gpu = await findGpu(), base = new URL("./bundle", import.meta.url).href;
-  const engineOf = (name) => import(`./ort/ort.${name}.min.mjs`).then((ort) => {
-    ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
-    // Threads need memory that they share, which a page has only with the two headers of cross-origin isolation.
-    ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
-    return ort;
-  });
   const tell = (share) => tellLoading(`Loading the model: ${Math.round(100 * share)} % …`);
-  if (gpu && (await isWorthTaking(engineOf, base, gpu).catch(() => false)))
-    return Runtime.load(await engineOf("webgpu"), base, ["webgpu", "wasm"], tell);
-  return Runtime.load(await engineOf("wasm"), base, ["wasm"], tell);
+  const engine = gpu && (await isWorthTaking(base, gpu).catch(() => false)) ? "webgpu" : "wasm";
+  return Runtime.load(await engineOf(engine), base, PROVIDERS[engine], tell);
 }
 
 class Stopped extends Error {}

@@ -7,6 +7,7 @@ import contextlib
 import hmac
 import io
 import logging
+import math
 import secrets
 import shutil
 import tempfile
@@ -31,6 +32,7 @@ from ..profiling import record_times
 from . import metrics, problems
 from .body import Upload, read_upload
 from .gate import Gate
+from .groups import Groups, Member
 from .options import Limits, Options
 from .problems import Problem
 from .results import MEDIA_TYPES, Results
@@ -40,8 +42,6 @@ log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 # Of the disk that temporary files go to.
 _FREE_BYTES = 64 << 20
-# Seconds that the warm-up may take: engines may have to be built.
-_WARM_UP = 600.0
 _BODY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {
     "schema": {
@@ -68,13 +68,15 @@ class Service:
 
     def __init__(self, rt: Runtime, limits: Limits) -> None:
         self.rt, self.limits, self.scheduler = rt, limits, Scheduler(limits.waiting)
+        self.groups = Groups(rt, rt.backend.largest_group)
         self.warm, self._files = False, _state_of(rt.bundle.path)
         self._failure: str | None = None
 
     async def warm_up(self) -> None:
         """Draws an example, which loads and compiles what the first request would wait for."""
         try:
-            await self.scheduler.run(self._draw_example, _WARM_UP)
+            # However long: engines may have to be built.
+            await self.scheduler.run(self._draw_example, math.inf)
             self.warm = True
         except (Problem, WaveletTriplaneError) as error:
             self._failure = error.cause
@@ -110,30 +112,29 @@ class Service:
             return f"The disk of {tempfile.gettempdir()} is full."
         return None
 
-    def reconstruct(
-        self, upload: Upload, options: Options, seed: int, stopped: Stopped
-    ) -> tuple[str, bytes, dict[str, str]]:
-        """Name, content and headers of an answer; `stopped` tells whether it is wanted no more."""
-        started = time.perf_counter()
+    def check(self, upload: Upload, options: Options) -> None:
+        """Raises a `Problem` where a request asks for what this server does not give."""
         for image in filter(None, (upload.image, upload.mask)):
             _check_pixels(image, self.limits.pixels)
         if options.background == "rembg" and not self.rt.has_background_model:
             raise Problem(
                 422, "The server has no model for background=rembg.", "Use background=auto, or send a mask or alpha."
             )
+
+    def reconstruct(self, member: Member, options: Options, stopped: Stopped) -> tuple[str, bytes, dict[str, str]]:
+        """Name, content and headers of an answer; `stopped` tells whether it is wanted no more."""
+        started = time.perf_counter()
         with record_times() as times, warnings.catch_warnings():
             # What a user should know goes into a header: a warning of the process would reach nobody.
             warnings.simplefilter("ignore")
-            scene = self.rt.reconstruct(
-                upload.image, options.steps, seed, options.sampler, options.background, upload.mask
-            )
+            scene = self.groups.scene(member)
             name, content = Results(scene, options, stopped).file()
         notes = " ".join(text for text, _ in scene.source.notes) if scene.source is not None else ""
         for stage, seconds in times.items():
             metrics.STAGES.labels(stage).observe(sum(seconds))
         times["total"] = [time.perf_counter() - started]
         timing = ", ".join(f"{stage};dur={1e3 * sum(seconds):.1f}" for stage, seconds in times.items())
-        return name, content, {"Server-Timing": timing, "X-Seed": str(seed), "X-Notes": notes}
+        return name, content, {"Server-Timing": timing, "X-Seed": str(member.seed), "X-Notes": notes}
 
 
 def create_app(
@@ -202,11 +203,16 @@ def create_app(
         # Before the body is read: an upload that will be refused is not worth its memory.
         service.scheduler.check_room()
         upload = await read_upload(request, service.limits)
+        await asyncio.to_thread(service.check, upload, options)
         seed = secrets.randbelow(1 << 31) if options.seed is None else options.seed
         left = service.limits.seconds - (asyncio.get_running_loop().time() - started)
-        name, content, headers = await service.scheduler.run(
-            lambda stopped: service.reconstruct(upload, options, seed, stopped), left, request.is_disconnected
-        )
+        member = service.groups.join(upload, options, seed)
+        try:
+            name, content, headers = await service.scheduler.run(
+                lambda stopped: service.reconstruct(member, options, stopped), left, request.is_disconnected
+            )
+        finally:
+            service.groups.leave(member)
         headers |= {"Content-Disposition": f'inline; filename="{name}"'}
         return Response(content, headers=headers, media_type=MEDIA_TYPES[Path(name).suffix])
 

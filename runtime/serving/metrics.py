@@ -9,6 +9,9 @@ STAGES = Histogram(
     "wavelet_triplane_stage_seconds", "Of a reconstruction, by stage.", ("stage",),
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
 )  # fmt: skip
+GROUPS = Histogram(
+    "wavelet_triplane_group_size", "Images that were reconstructed at once.", buckets=(1, 2, 4, 8, 16, 32)
+)
 PENDING = Gauge("wavelet_triplane_pending", "Requests that wait or are worked on.")
 
 

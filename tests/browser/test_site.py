@@ -4,10 +4,14 @@ PHOTOS names a folder of more pictures to compare; by default two examples are.
 """
 
 import base64
+import contextlib
 import io
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -73,13 +77,19 @@ def site(engines, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def server(site):
-    made = to_web.server_of(site, 0)
+@contextlib.contextmanager
+def served(folder):
+    made = to_web.server_of(folder, 0)
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{made.server_port}", made
     made.shutdown()
     made.server_close()
+
+
+@pytest.fixture
+def server(site):
+    with served(site) as found:
+        yield found
 
 
 @pytest.fixture
@@ -132,6 +142,21 @@ def test_planes_and_views_are_the_python_runtime_s(page):
         np.testing.assert_allclose(mesh.bounds, [ours.vertices.min(0), ours.vertices.max(0)], atol=0.03)
 
 
+def test_every_graph_gives_the_same_on_both_engines(webgpu_browser, engines, tiny_bundle, tmp_path):
+    """On the tiny bundle, whose operators are the shipped one's: WebGPU in software takes minutes for that."""
+    to_web.make_site(to_web.load_bundle(tiny_bundle), tmp_path / "site", engines)
+    opened = webgpu_browser.new_page()
+    opened.on("console", lambda m: print(m.text))
+    with served(tmp_path / "site") as (address, _):
+        opened.goto(address)
+        if not opened.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
+            pytest.skip("this Chromium gives no WebGPU adapter")
+        found = opened.evaluate("import('/gpu.js').then((gpu) => gpu.compareEngines('/bundle'))")
+    print(found)
+    assert set(found["agreement"]) == {"planes", "view", "rgb", "density"}
+    assert min(found["agreement"].values()) > 45
+
+
 def test_the_page_works_without_a_network_after_its_first_visit(page, server):
     address, made = server
     page.get_by_role("button", name="Example: mug").click()
@@ -159,6 +184,28 @@ def test_the_page_works_without_a_network_after_its_first_visit(page, server):
     assert Path(download.value.path()).read_bytes()[:4] == b"glTF"
     assert page.problems == []
     assert page.hosts == {address.removeprefix("http://")}
+
+
+def test_the_page_of_a_server_with_the_site_gives_the_choice(browser, site):
+    command = [sys.executable, "-m", "runtime", "serve", "--page", str(site), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        page = browser.new_page()
+        page.set_default_timeout(120_000)
+        posts = []
+        page.on("request", lambda r: posts.append(r.url) if r.method == "POST" else None)
+        page.goto(re.search(r"http://[\d.]+:\d+", process.stdout.readline())[0])
+        page.locator("#where").wait_for()
+        page.get_by_role("button", name="Example: mug").click()
+        page.get_by_text("Done in").wait_for()
+        assert posts == [], "this device is the first choice"
+        page.get_by_label("Where").select_option("server")
+        assert "sent to this server" in page.locator("header").inner_text()
+        with page.expect_response(lambda answer: "/v1/reconstructions" in answer.url) as answer:
+            page.get_by_role("button", name="Example: lamp").click()
+        assert answer.value.status == 200
+        page.get_by_text("Done in").wait_for()
+        page.close()
+        process.terminate()
 
 
 def test_bad_pictures_and_lost_memory_end_in_words(page, site, tmp_path):

@@ -20,6 +20,7 @@ from export.bundle_writer import write_manifest
 from model.training.data.posed import find_views
 from runtime.bundle import load_bundle
 from runtime.errors import ProjectError
+from runtime.manifest import FORMAT_VERSION
 from runtime.preprocessing import prepare
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
@@ -130,9 +131,8 @@ def test_a_signed_manifest_of_anything_is_a_bundle_or_an_error(bundle, data):
     folder, manifest = bundle
     changed = altered(data.draw, {k: v for k, v in manifest.items() if k not in ("sha256", "schedule")})
     if isinstance(changed, dict):
-        changed.pop("format_version", None)
         changed.setdefault("schedule", manifest["schedule"])
-        write_manifest(folder, changed)
+        write_manifest(folder, changed | {"format_version": FORMAT_VERSION})
     else:
         (folder / "manifest.json").write_text(json.dumps(changed))
     only_our_errors(lambda: load_bundle(folder))

@@ -20,7 +20,7 @@ def rewrite(folder, change):
     """Changes the manifest and signs it again."""
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    write_manifest(folder, {key: value for key, value in manifest.items() if key not in ("sha256", "format_version")})
+    write_manifest(folder, manifest)
 
 
 def test_the_shipped_bundle_is_whole():
@@ -116,12 +116,17 @@ def test_a_graph_that_is_not_as_the_manifest_says_is_refused(copy):
         (lambda m: m.update(precisions={}), "precisions"),
         (lambda m: m.pop("defaults"), "defaults"),
         (lambda m: m.pop("trained"), "trained"),
-        (lambda m: m.update(name=3), "name"),
+        (lambda m: m.update(name=3), "name, which should be of type str"),
+        (lambda m: m.update(parameters=True), "parameters, which should be of type int"),
+        (lambda m: m["image"].update(framing="wide"), "image.framing, which should be of type int or float"),
+        (lambda m: m["schedule"]["alpha"].__setitem__(3, None), r"schedule.alpha\[3\], which should be"),
         (lambda m: m["schedule"].update(alpha=[1.0]), "schedule"),
         (lambda m: m["statistics"].update(detail_mean=[[0.0]]), "detail_mean"),
         (lambda m: m["model"].update(resolution=32), "resolution"),
         (lambda m: m["precisions"]["float32"]["graphs"]["coarse"].update(file=3), "."),
-        (lambda m: m["precisions"]["float32"]["graphs"]["coarse"].update(inputs=[{}]), "name"),
+        (lambda m: m["precisions"]["float32"]["graphs"]["coarse"].update(inputs=[{}]), "name, which is not there"),
+        (lambda m: m["precisions"]["float32"]["graphs"]["coarse"].update(file="a\0b"), "name of a file"),
+        (lambda m: m["precisions"]["float32"]["graphs"].pop("view"), "lacks view"),
     ],
 )
 def test_a_signed_manifest_that_lacks_or_garbles_something_is_refused(copy, change, reason):

@@ -228,17 +228,18 @@ def test_work_under_way_stops_when_its_time_is_up(rt, monkeypatch):
     original = rt.reconstruct
 
     def reconstruct(*arguments, **options):
-        scene = original(*arguments, **options)
+        (scene,) = original(*arguments, **options)
         scene.__class__ = Slow
-        return scene
+        return [scene]
 
     monkeypatch.setattr(rt, "reconstruct", reconstruct)
     service = Service(rt, Limits())
 
     async def scenario():
         options = Options(format=["webp"], frames=120, size=16, samples=4)
+        member = service.groups.join(Upload(png()), options, 0)
         with pytest.raises(Problem) as late:
-            await service.scheduler.run(lambda stopped: service.reconstruct(Upload(png()), options, 0, stopped), 1.5)
+            await service.scheduler.run(lambda stopped: service.reconstruct(member, options, stopped), 1.5)
         assert late.value.status == 504
         await service.scheduler.close()
 

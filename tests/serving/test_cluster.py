@@ -81,8 +81,16 @@ class Users:
 
 
 def replicas():
+    """Of this cluster alone: others may run on the machine."""
     found = subprocess.run(["pgrep", "-f", "ServeReplica:app"], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in found.stdout.split()]
+    session = ray.get_runtime_context().get_session_name()
+    return [int(pid) for pid in found.stdout.split() if session in command_above(int(pid))]
+
+
+def command_above(pid):
+    """Command line of the process that started another: Ray's daemon, which names its session."""
+    above = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+    return Path(f"/proc/{above}/cmdline").read_text()
 
 
 def test_faults_cost_no_request_that_is_sent_again(cluster):
