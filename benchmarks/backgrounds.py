@@ -18,7 +18,6 @@ if __package__ in (None, ""):  # run as a script: the packages lie beside this f
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -30,11 +29,10 @@ from model.training.config import HELD_OUT_SEED
 from model.training.data.drawing import SolidCaster, draw_view
 from model.training.data.framing import cameras_around
 from model.training.procedural.objects import make_objects
+from runtime.array_types import Array
 from runtime.commands import one_sentence_errors
 from runtime.preprocessing import SURE
 from runtime.preprocessing.background import cut_out
-
-Array = NDArray[np.float32]
 
 
 def _even(u: Array, v: Array, rng: np.random.Generator) -> Array:

@@ -17,7 +17,6 @@ import torch
 import trimesh
 import xatlas
 from fast_simplification import simplify
-from numpy.typing import NDArray
 from PIL import Image
 from skimage.measure import marching_cubes
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from trimesh.visual.material import PBRMaterial
 
 import runtime
 from model import WaveletTriplaneDiffusion
+from runtime.array_types import Array
 from runtime.bundle import Bundle
 from runtime.diffusion.plan import SamplingPlan, run_sampler
 from runtime.geometry.rays import camera_rays
@@ -36,7 +36,6 @@ from runtime.profiling import stage
 from runtime.rendering.marching import composite, midpoints
 from runtime.rendering.occupancy import OUTSIDE_LOGIT
 
-Array = NDArray[np.float32]
 _POINTS = 1 << 18
 # Of the mesh with a texture.
 RESOLUTION, FACES, TEXTURE = 128, 20_000, 1024

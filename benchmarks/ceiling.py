@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import runtime
 from benchmarks.subjects import Subject
@@ -16,9 +14,9 @@ from model.training.data.pools import teacher_input
 from model.training.data.posed import DataError
 from model.training.teacher import Teacher
 from model.wavelet import WaveletTransform
+from runtime.array_types import Array
 from runtime.geometry.rays import camera_rays
 
-Array = NDArray[np.float32]
 _RAYS_AT_ONCE = 256
 KINDS = ("full", "bilinear details", "zero details")
 

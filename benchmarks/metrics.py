@@ -13,10 +13,10 @@ from skimage.metrics import structural_similarity
 
 from model.training.data.drawing import over_white
 from model.training.procedural.solids import Solids, first_hits
+from runtime.array_types import Array
 from runtime.errors import OptionError
 from runtime.scene import Scene
 
-Array = NDArray[np.float32]
 Figures = dict[str, float]
 
 _SURFACE_POINTS, _NEAR = 10_000, 0.05

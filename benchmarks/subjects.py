@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 import runtime
@@ -16,8 +15,8 @@ from model.training.data.drawing import OrthographicViews, SolidCaster, draw_ort
 from model.training.data.framing import cameras_around
 from model.training.data.posed import DataError, find_views, object_folders
 from model.training.procedural.objects import make_objects
+from runtime.array_types import Array
 
-Array = NDArray[np.float32]
 SETS = ("plain", "textured")
 _SUPERSAMPLING = 2
 

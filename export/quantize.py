@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from numpy.typing import NDArray
 
+from runtime.array_types import Array
 from runtime.diffusion.plan import SamplingPlan, run_sampler
 from runtime.diffusion.schedule import cosine_schedule
 from runtime.geometry.cameras import Camera
@@ -21,7 +21,6 @@ from runtime.geometry.cameras import Camera
 _STEPS = (1, 4, 10)
 # Neither training nor evaluation draws these.
 _FIRST_SEED, _IMAGES = 800_000_000, 6
-Array = NDArray[np.float32]
 Feeds = dict[str, Array]
 
 

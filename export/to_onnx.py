@@ -27,9 +27,10 @@ from export.fast_modules import by_group_norm, by_layer_norm, with_fast_modules
 from export.graphs import graph_definitions, to_onnx
 from export.parity import Check, check_graph, check_path, references
 from export.precision import to_float16
-from export.quantize import Array, Feeds, calibration_feeds, calibration_images, to_int8
+from export.quantize import Feeds, calibration_feeds, calibration_images, to_int8
 from export.sensitivity import density_sensitivity
 from model import PRESETS, WaveletTriplaneDiffusion
+from runtime.array_types import Array
 from runtime.bundle import PARITY_DB
 from runtime.commands import one_sentence_errors
 

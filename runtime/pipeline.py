@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arguments import image_sides, whole_number
+from .array_types import Array
 from .backends import open_backend
 from .bundle import default_bundle, load_variant
 from .diffusion.noise import seeds_of
@@ -26,8 +27,6 @@ from .scene import MAX_SAMPLES, Scene
 
 DEFAULT_MEMORY = 256 << 20
 _LEAST_MEMORY = 16 << 20
-
-Array = NDArray[np.float32]
 
 
 class Runtime:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .arguments import MAX_SIDE, image_sides, rgb_colour, whole_number
 from .array_record import ArrayRecord
+from .array_types import Array
 from .backends.base import Backend
 from .errors import CameraError, OptionError
 from .geometry.cameras import DISTANCE, ELEVATION, FOV, Camera
@@ -27,7 +28,6 @@ from .rendering.occupancy import OccupancyGrid
 from .rendering.parallel import WorkerPool
 from .rendering.projection import Projection
 
-Array = NDArray[np.float32]
 # Rays to colour (R, 3) premultiplied, alpha and depth (R,), as `marching.march` has them.
 Shade = Callable[[Rays], tuple[Array, Array, Array]]
 

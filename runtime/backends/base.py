@@ -6,13 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ..array_types import Array
 from ..diffusion.plan import SamplingPlan
 from ..rendering.field import Field
-
-Array = NDArray[np.float32]
 
 
 class Planes(NamedTuple):

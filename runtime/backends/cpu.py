@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..array_types import Array
 from ..bundle import Bundle, Graph
 from ..diffusion.plan import SamplingPlan, run_sampler
 from ..errors import BackendError, ClosedError
@@ -17,7 +18,7 @@ from ..rendering.field import Field, LatticeIndex
 from ..rendering.parallel import DECODED_AT_ONCE
 from ..rendering.triplane_sampler import PlaneSampler
 from ..wavelet import idwt2d
-from .base import Array, Planes
+from .base import Planes
 from .onnxruntime.session import open_session
 
 # Inputs by name to outputs in the graph's order.

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..array_types import Array
 from ..bundle import Bundle, Graph, TensorSpec
 from ..errors import AbsentError, BackendError, BundleError, install_hint
-from .base import Array
 from .cpu import CpuBackend, Network
 
 

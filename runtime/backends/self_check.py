@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..array_types import Array
 from ..bundle import PARITY_DB, Bundle
 from ..diffusion.plan import SamplingPlan
 from ..errors import BackendError
@@ -14,7 +15,7 @@ from ..geometry.cameras import Camera
 from ..geometry.rays import camera_rays
 from ..rendering.field import DrawingField, Field
 from ..rendering.marching import march_dense
-from .base import Array, Backend
+from .base import Backend
 
 _IDENTICAL_DB = 200.0
 _SIDE, _SAMPLES = 16, 16

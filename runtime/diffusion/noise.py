@@ -7,12 +7,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..arguments import whole_number
+from ..array_types import Array
 from ..errors import OptionError
-
-Array = NDArray[np.float32]
 
 
 def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..array_types import Array
 from .cameras import Camera
-
-Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..array_types import Array, Faces
 from ..errors import OptionError
 
-Array = NDArray[np.float32]
-Faces = NDArray[np.int64]
 Labels = NDArray[np.int64]
 
 # Free texels around a chart: what bilinear filtering reads beyond its edge.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..array_types import Array, Faces
 from ..errors import OptionError, install_hint
 
-Array = NDArray[np.float32]
-Faces = NDArray[np.int64]
 # Parts of less volume than this share of the largest are dropped.
 _CRUMB = 0.01
 # Steps of smoothing, forward and back by turns.

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ..arguments import real_number
 from ..array_record import ArrayRecord
+from ..array_types import Array
 from ..errors import OptionError
 from .texture import Texture
 
-Array = NDArray[np.float32]
 UP = ("y", "z")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..array_types import Array
 from ..errors import OptionError, install_hint
 from ..rendering.field import Field
 from ..rendering.occupancy import OUTSIDE_LOGIT, OccupancyGrid, on_lattice, to_logit
@@ -15,8 +16,6 @@ from ..rendering.projection import Projection
 from .cleaning import decimated, smoothed, without_crumbs
 from .mesh import Mesh, vertex_normals
 from .texture import baked
-
-Array = NDArray[np.float32]
 
 
 def extract_mesh(

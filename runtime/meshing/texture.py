@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..array_record import ArrayRecord
+from ..array_types import Array
 from .charts import rasterised, unfold
 
-Array = NDArray[np.float32]
 # Points and unit normals (N, 3) to colours (N, 3) in [0, 1].
 Shade = Callable[[Array, Array], Array]
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..array_types import Array
 from ..errors import BackgroundWarning, FramingWarning, ImageError, OptionError, warn_caller
 from .framing import Window, object_window, resample
 from .matting import Matting
@@ -30,7 +31,6 @@ __all__ = [
     "to_rgba",
 ]
 
-Array = NDArray[np.float32]
 ImageBatch = list[Any] | tuple[Any, ...]
 
 BACKGROUNDS = ("auto", "keep", "plain", "rembg")

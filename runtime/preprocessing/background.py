@@ -12,13 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from ..array_types import Array, Mask
 from .regions import blurred, components, dilated, eroded, touching_border
-
-Array = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 # Side that masks are found at.
 _SIDE = 512

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..array_types import Array
 from ..errors import ImageError
 from .regions import components, dilated, touching_border
 
-Array = NDArray[np.float32]
 # Left, top and side of a square in pixels; it may reach beyond the image.
 Window = tuple[float, float, float]
 

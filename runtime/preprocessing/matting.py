@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from ..array_types import Array
 from ..errors import BackendError, OptionError, install_hint
 
-Array = NDArray[np.float32]
 DEFAULT_MODEL = "u2net"
 
 

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ..array_types import Array
 from ..errors import ImageError
 from ..file_kinds import format_name
 from .sources import FORMATS, read_bytes, without_side_information
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
-Array = NDArray[np.float32]
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE, MAX_OBLONG = 16, 32

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
-Array = NDArray[np.float32]
+from ..array_types import Array, Mask
 
 
 def components(mask: Mask) -> NDArray[np.int64]:

@@ -8,9 +8,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..array_types import Array
 from ..geometry.rays import Rays
 
-Array = NDArray[np.float32]
 # Points (N, 3) to colour (N, 3) in [0, 1] and density (N,) per scene unit.
 Field = Callable[[Array], tuple[Array, Array]]
 # Three arrays (K,) of indices into the coordinates of a lattice.

@@ -14,12 +14,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from ..array_types import Array
 from ..geometry.cameras import Camera
 from ..geometry.rays import Rays, camera_rays
 from .field import Field
 from .occupancy import EMPTY, SOLID, OccupancyGrid
-
-Array = NDArray[np.float32]
 
 # Samples of each ray in a block: smaller blocks stop sooner behind a surface, larger ones make larger arrays.
 SAMPLES_AT_ONCE = 8

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..array_types import Array
 from ..geometry.triplane import PLANE_AXES
 from .field import Field, LatticeIndex
 from .parallel import WorkerPool
-
-Array = NDArray[np.float32]
 
 # Candidates for the largest density, per scene unit, that is interpolated instead of queried. That error adds up along
 # a ray, so the limit may be higher where a ray meets less low density (docs/decisions.md).

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..array_types import Array
 from ..geometry.cameras import Camera
 from ..geometry.rays import Rays, camera_rays
 from ..preprocessing.regions import blurred
@@ -21,8 +22,6 @@ from .field import Field
 from .marching import march
 from .occupancy import OccupancyGrid
 from .parallel import WorkerPool
-
-Array = NDArray[np.float32]
 
 # Pixels and samples of the look from the input camera.
 SIDE, SAMPLES = 64, 48

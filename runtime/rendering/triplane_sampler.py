@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..array_types import Array
 from ..geometry.triplane import PLANE_AXES
 from .field import LatticeIndex
-
-Array = NDArray[np.float32]
 
 _COLUMNS, _ROWS = ([axes[i] for axes in PLANE_AXES] for i in (0, 1))
 # Few enough that what is read of them stays in a core's cache.

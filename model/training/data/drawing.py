@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from runtime.array_types import Array
 from runtime.geometry.cameras import Camera
 from runtime.geometry.rays import camera_rays
 from runtime.geometry.triplane import PLANE_AXES
 
 from ..procedural.solids import FAR, Solids, first_hits
 
-Array = NDArray[np.float32]
 _MOST_DEPTH = 65535
 
 

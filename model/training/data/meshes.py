@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trimesh.ray.ray_pyembree import RayMeshIntersector
 from trimesh.visual import ColorVisuals, TextureVisuals
 
+from runtime.array_types import Array
 from runtime.errors import ProjectError
 
 from ..procedural.families import yaw
@@ -24,7 +25,6 @@ _FLAT = 0.05
 _ROOM = 0.98
 _MOST_FACES = 300_000
 _MOST_BYTES = 64 << 20
-Array = NDArray[np.float32]
 
 
 class MeshError(ProjectError, ValueError):

@@ -13,13 +13,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from ...array_types import Array
 from ...bundle import CPU_ONLY, Bundle, TensorSpec
 from ...diffusion.plan import SamplingPlan
 from ...errors import BackendError, ClosedError
 from ...geometry.rays import Rays
 from ...rendering.field import Field
 from ...rendering.marching import ray_table
-from ..base import Array, Planes
+from ..base import Planes
 from .cuda import Buffer, Device
 from .sampling_loop import DeviceLoop, Launcher
 

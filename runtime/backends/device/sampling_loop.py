@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...array_types import Array
 from ...diffusion.plan import SamplingPlan
 from ...errors import BackendError
 from ...profiling import stage
@@ -24,7 +24,6 @@ from ..base import Planes
 from .cuda import ALIGNMENT, Buffer, Device
 
 _logger = logging.getLogger(__name__)
-Array = NDArray[np.float32]
 
 # Keys of results, never twice in a process.
 _keys = itertools.count()
