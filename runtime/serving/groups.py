@@ -61,31 +61,29 @@ class Groups:
         Raises:
             WaveletTriplaneError: its image cannot be used, whatever the others' are.
         """
-        if member.made is None:
-            others = [
-                other for other in list(self._waiting) if other is not member and other.settings == member.settings
-            ]
-            self._make([member, *others[: self._most - 1]])
-        assert member.made is not None
-        if isinstance(member.made, WaveletTriplaneError):
-            raise member.made
-        return member.made
+        made = member.made
+        if made is None:
+            others = [m for m in list(self._waiting) if m is not member and m.settings == member.settings]
+            made = self._make([member, *others[: self._most - 1]])
+        if isinstance(made, WaveletTriplaneError):
+            raise made
+        return made
 
-    def _make(self, group: list[Member]) -> None:
+    def _make(self, group: list[Member]) -> Scene | WaveletTriplaneError:
+        """Makes the scenes of a group, and returns the first member's: that one may have left by now."""
         for member in group:
             self._waiting.pop(member, None)
         steps, sampler, background = group[0].settings
         images, masks = [m.upload.image for m in group], [m.upload.mask for m in group]
+        made: list[Scene | WaveletTriplaneError]
         try:
-            scenes = self._rt.reconstruct(images, steps, [m.seed for m in group], sampler, background, masks)
+            made = [*self._rt.reconstruct(images, steps, [m.seed for m in group], sampler, background, masks)]
+            metrics.GROUPS.observe(len(group))
         except WaveletTriplaneError as error:
-            if len(group) == 1:
-                group[0].made = error
-                return
-            # One bad image is no matter of the others.
-            for member in group:
-                self._make([member])
-            return
-        metrics.GROUPS.observe(len(group))
-        for member, scene in zip(group, scenes, strict=True):
-            member.made = scene
+            if len(group) > 1:  # One bad image is no matter of the others.
+                first, *_ = [self._make([member]) for member in group]
+                return first
+            made = [error]
+        for member, each in zip(group, made, strict=True):
+            member.made = each
+        return made[0]
