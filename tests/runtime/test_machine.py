@@ -13,6 +13,7 @@ MANY = 4
 
 @pytest.fixture(autouse=True)
 def many_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: MANY)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(MANY)), raising=False)
 
 
