@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
+import time
 from pathlib import Path
 
 import gradio as gr
@@ -32,13 +34,16 @@ def reconstruct(
         raise gr.Error(str(error)) from None
     assert scene.source is not None
     views = [view.to_uint8() for view in scene.orbit(4, image_size=256, projected=True)]
-    # Gradio copies it before the next request may begin.
-    path = Path(FOLDER.name) / "object.glb"
+    # Gradio copies what it sends: older ones have been.
+    for sent in Path(FOLDER.name).iterdir():
+        if time.time() - sent.stat().st_mtime > 600:
+            sent.unlink(missing_ok=True)
+    path = Path(FOLDER.name) / f"{secrets.token_hex(8)}.glb"
     mesh.save(path)
     return scene.source.to_uint8(), views, str(path)
 
 
-# Gradio deletes its copies after an hour.
+# Gradio deletes its copies after an hour or two.
 with gr.Blocks(title="Image to 3-D", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
     gr.Markdown("# Image to 3-D\nA picture of one object in, a textured mesh out.")
     with gr.Row():

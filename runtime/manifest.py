@@ -4,6 +4,7 @@
 import functools
 import hashlib
 import json
+import re
 from pathlib import Path
 from types import UnionType
 from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
@@ -136,7 +137,7 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
     try:
         manifest = json.loads(raw)
         version = manifest["format_version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise BundleError(f"{path} is damaged: it is no manifest in JSON.", REMEDY) from None
     if version != FORMAT_VERSION:
         raise BundleError(
@@ -144,8 +145,9 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
             "Install the runtime that the bundle was made for, or export the bundle again.",
         )
     digest = manifest.get("sha256")
-    if not isinstance(digest, str) or len(digest) != 64 or manifest_digest(raw, digest) != digest:
-        if isinstance(digest, str) and manifest_digest(raw.replace(b"\r\n", b"\n"), digest) == digest:
+    signed = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) is not None
+    if not signed or manifest_digest(raw, digest) != digest:
+        if signed and manifest_digest(raw.replace(b"\r\n", b"\n"), digest) == digest:
             raise BundleError(
                 f"{path} has Windows line endings, and its sha256 is of the file without them.",
                 "Clone again with `git -c core.autocrlf=false clone ...`: bundles are not to be changed by git.",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +30,13 @@ SLOW = (
 
 
 def pytest_configure() -> None:
-    """Gives each process of the suite cores of its own: threads that share one wait for one another."""
+    """Gives each process of the suite cores of its own: thread pools that share some wait for one another."""
     if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
         number, count = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
         cores = sorted(os.sched_getaffinity(0))
         own = cores[number % len(cores) :: count]
-        os.sched_setaffinity(0, own)
+        for thread in os.listdir("/proc/self/task"):  # NumPy's have started by now.
+            os.sched_setaffinity(int(thread), own)
         torch.set_num_threads(len(own))
 
 
@@ -60,6 +63,20 @@ def tiny_model() -> WaveletTriplaneDiffusion:
     return model
 
 
+def _sources_digest() -> str:
+    """Hash of all that a bundle is made by and from."""
+    root = Path(__file__).parent.parent
+    files = [file for folder in ("model", "export", "runtime") for file in root.glob(f"{folder}/**/*.py")]
+    versions = [version(name) for name in ("torch", "onnx", "onnxruntime", "onnxscript", "numpy")]
+    digest = hashlib.sha256(" ".join(versions).encode() + Path(__file__).read_bytes())
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# Of the start: a source that is edited meanwhile changes nothing for a suite that runs.
+_DIGEST = _sources_digest()
+_KEPT_SECONDS = 24 * 3600
 Protos = dict[str, dict[str, onnx.ModelProto]]
 Make = Callable[[Path], object]
 
@@ -68,9 +85,10 @@ Make = Callable[[Path], object]
 def kept(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Make], Path]:
     """Folders that are made once for all processes of the suite, and kept until what makes them changes."""
     place = pytestconfig.cache.mkdir("tiny") if pytestconfig.cache else tmp_path_factory.mktemp("kept")
-    folder = place / _sources_digest()
-    for older in set(place.iterdir()) - {folder}:
-        shutil.rmtree(older, ignore_errors=True)
+    folder = place / _DIGEST
+    for other in set(place.iterdir()) - {folder}:
+        if time.time() - other.stat().st_mtime > _KEPT_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)
 
     def made(name: str, make: Make) -> Path:
         folder.mkdir(exist_ok=True)
@@ -126,16 +144,6 @@ def tiny_bundle(
     """The tiny model, exported; parity has been checked on the way."""
     made = kept("bundle", lambda folder: _bundle(tiny_model, export_once, folder / "tiny", ["float32"]))
     return shutil.copytree(made / "tiny", tmp_path_factory.mktemp("bundles") / "tiny")
-
-
-def _sources_digest() -> str:
-    """Hash of all that a bundle is made by and from."""
-    root = Path(__file__).parent.parent
-    files = [*root.glob("model/*.py"), *root.glob("export/*.py"), *root.rglob("runtime/**/*.py"), Path(__file__)]
-    digest = hashlib.sha256(f"{torch.__version__} {onnx.__version__}".encode())
-    for file in sorted(files):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 @pytest.fixture(scope="session")

@@ -86,8 +86,11 @@ class Service:
             log.error("the warm-up failed: %s", self._failure)
 
     def _draw_example(self, _: Stopped) -> None:
-        scene = self.rt.reconstruct(example_images(1, self.rt.bundle.image_size)[0], background="keep")
+        example, size = example_images(1, self.rt.bundle.image_size)[0], self.rt.backend.largest_group
+        scene = self.rt.reconstruct(example, background="keep")
         scene.render()
+        if size > 1:
+            self.rt.reconstruct([example] * size, background="keep")
         # What meshes are made by takes seconds to import; untrained weights may show no surface.
         with contextlib.suppress(OptionError):
             small = {"format": ["glb"], "resolution": 32, "faces": 500, "texture": 64}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import WaveletTriplaneError
 from ..pipeline import Runtime
 from ..scene import Scene
 from . import metrics
@@ -20,27 +19,28 @@ class Member:
         upload: its image, and perhaps a mask.
         settings: steps, sampler and background; members of a group share them.
         seed: of the noise.
-        made: the scene, or why there is none; None until its group was made.
+        made: the scene, once its group was made and until the request is answered.
     """
 
     upload: Upload
     settings: tuple[int | None, str | None, str]
     seed: int
-    made: Scene | WaveletTriplaneError | None = None
+    made: Scene | None = None
 
 
 class Groups:
     """Makes the scene of a request together with those of requests that wait behind it.
 
-    `join` and `leave` belong to the thread of the server's event loop, `scene` to the one thread that works.
+    A group is full, or has one member: a device prepares itself for each size anew. `join` and `leave` belong to the
+    thread of the server's event loop, `scene` to the one thread that works.
 
     Args:
         rt: the runtime.
-        most: members of a group; 1 makes each scene by itself.
+        size: of a full group; 1 makes each scene by itself.
     """
 
-    def __init__(self, rt: Runtime, most: int) -> None:
-        self._rt, self._most = rt, most
+    def __init__(self, rt: Runtime, size: int) -> None:
+        self._rt, self._size = rt, size
         # Single operations on a dict are safe between the two threads.
         self._waiting: dict[Member, None] = {}
 
@@ -62,28 +62,31 @@ class Groups:
             WaveletTriplaneError: its image cannot be used, whatever the others' are.
         """
         made = member.made
+        # Who does not wait any more was in a group that failed, and is made alone.
+        if made is None and member in self._waiting:
+            same = [m for m in list(self._waiting) if m is not member and m.settings == member.settings]
+            made = self._first_of([member, *same[: self._size - 1]])
         if made is None:
-            others = [m for m in list(self._waiting) if m is not member and m.settings == member.settings]
-            made = self._make([member, *others[: self._most - 1]])
-        if isinstance(made, WaveletTriplaneError):
-            raise made
+            (made,) = self._made([member])
         return made
 
-    def _make(self, group: list[Member]) -> Scene | WaveletTriplaneError:
-        """Makes the scenes of a group, and returns the first member's: that one may have left by now."""
+    def _first_of(self, group: list[Member]) -> Scene | None:
+        """Makes a full group, and returns the first member's scene: that one may have left by now. Else None."""
+        if len(group) < max(2, self._size):
+            return None
         for member in group:
             self._waiting.pop(member, None)
+        try:
+            scenes = self._made(group)
+        except Exception:  # Of one image, or of all together: each is tried alone, and fails alone.
+            return None
+        for member, scene in zip(group, scenes, strict=True):
+            member.made = scene
+        return scenes[0]
+
+    def _made(self, group: list[Member]) -> list[Scene]:
         steps, sampler, background = group[0].settings
         images, masks = [m.upload.image for m in group], [m.upload.mask for m in group]
-        made: list[Scene | WaveletTriplaneError]
-        try:
-            made = [*self._rt.reconstruct(images, steps, [m.seed for m in group], sampler, background, masks)]
-            metrics.GROUPS.observe(len(group))
-        except WaveletTriplaneError as error:
-            if len(group) > 1:  # One bad image is no matter of the others.
-                first, *_ = [self._make([member]) for member in group]
-                return first
-            made = [error]
-        for member, each in zip(group, made, strict=True):
-            member.made = each
-        return made[0]
+        scenes = self._rt.reconstruct(images, steps, [m.seed for m in group], sampler, background, masks)
+        metrics.GROUPS.observe(len(group))
+        return scenes

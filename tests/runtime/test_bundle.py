@@ -97,6 +97,13 @@ def test_a_future_version_is_told_apart_from_damage(copy):
             runtime.load(copy)
 
 
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"format_version": 3, "sha256": "%s"}' % (r"\ud800" * 64)])
+def test_a_manifest_that_no_exporter_writes_is_refused(copy, text):
+    (copy / "manifest.json").write_text(text)
+    with pytest.raises(runtime.BundleError, match=r"damaged|altered"):
+        runtime.load(copy)
+
+
 def test_files_outside_the_folder_are_refused(copy):
     rewrite(copy, lambda m: m["precisions"]["float32"]["graphs"]["coarse"].update(file="../coarse.onnx"))
     with pytest.raises(runtime.BundleError, match="outside the bundle"):

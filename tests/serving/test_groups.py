@@ -1,15 +1,20 @@
-"""Requests whose scenes are made together: the same scenes, whoever else is in the group."""
+"""Requests whose scenes are made together: each gets its own, whoever else is in the group."""
 
+import gc
 import io
+import weakref
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import runtime
+from runtime.serving.app import Service
 from runtime.serving.body import Upload
 from runtime.serving.groups import Groups
-from runtime.serving.options import Options
+from runtime.serving.options import Limits, Options
+
+KEEP = Options(background="keep", size=16, samples=4)
 
 
 @pytest.fixture(scope="module")
@@ -28,53 +33,91 @@ def uploads(pictures):
     return made
 
 
-KEEP = Options(background="keep")
-
-
-def planes(groups, member):
-    return groups.scene(member).triplane
-
-
-def test_a_group_gives_the_scenes_of_requests_alone(rt, uploads, monkeypatch):
+def test_a_group_gives_each_request_its_own_scene(rt, uploads):
     expected = [rt.reconstruct(u.image, seed=n, background="keep").triplane for n, u in enumerate(uploads)]
-    monkeypatch.setattr(rt.backend, "largest_group", 4, raising=False)
     groups = Groups(rt, 4)
     members = [groups.join(upload, KEEP, seed) for seed, upload in enumerate(uploads)]
-    np.testing.assert_array_equal(planes(groups, members[2]), expected[2])
+    np.testing.assert_array_equal(groups.scene(members[2]).triplane, expected[2])
     assert all(member.made is not None for member in members), "the others were made along"
     for member, triplane in zip(members, expected, strict=True):
-        np.testing.assert_array_equal(planes(groups, member), triplane)
+        np.testing.assert_array_equal(groups.scene(member).triplane, triplane)
 
 
-def test_only_requests_with_the_same_settings_are_made_together(rt, uploads):
+def test_a_service_answers_each_of_a_group(rt, uploads, monkeypatch):
+    monkeypatch.setattr(rt.backend, "largest_group", 4, raising=False)
+    service = Service(rt, Limits())
+    members = [service.groups.join(upload, KEEP, seed) for seed, upload in enumerate(uploads)]
+    answers = [service.reconstruct(member, KEEP, lambda: False) for member in members]
+    assert all(member.made is not None for member in members)
+    monkeypatch.undo()
+    for seed, (upload, (name, content, headers)) in enumerate(zip(uploads, answers, strict=True)):
+        assert (name, headers["X-Seed"]) == ("object.png", str(seed))
+        camera = runtime.Camera.orbit(KEEP.azimuth, KEEP.elevation)
+        frame = rt.reconstruct(upload.image, seed=seed, background="keep").render(camera, 16, 4, projected=True)
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")), frame.to_uint8())
+
+
+def test_only_full_groups_of_the_same_settings_are_made_together(rt, uploads):
     groups = Groups(rt, 3)
     steps = Options(background="keep", steps=2)
     members = [groups.join(uploads[0], options, 0) for options in (KEEP, steps, KEEP, KEEP, KEEP)]
     groups.scene(members[0])
     assert [member.made is not None for member in members] == [True, False, True, True, False]
-
-
-def test_a_group_of_one_leaves_the_others_waiting(rt, uploads):
-    groups = Groups(rt, 1)
-    first, second = groups.join(uploads[0], KEEP, 0), groups.join(uploads[1], KEEP, 0)
-    groups.scene(first)
-    assert second.made is None
+    groups.scene(members[4])
+    assert members[1].made is None, "one that waits is not enough"
 
 
 def test_one_bad_image_is_no_matter_of_the_others(rt, uploads):
-    groups = Groups(rt, 4)
+    groups = Groups(rt, 3)
     good, bad, late = (groups.join(u, KEEP, 0) for u in (uploads[0], Upload(b"no image"), uploads[1]))
-    groups.scene(good)
-    assert late.made is not None
-    with pytest.raises(runtime.ImageError, match="no known format"):
+    assert groups.scene(good).triplane.shape == groups.scene(late).triplane.shape
+    with pytest.raises(runtime.ImageError, match=r"^The 8 bytes given cannot be read.*no known format"):
         groups.scene(bad)
 
 
-def test_who_leaves_is_not_made_and_keeps_nothing(rt, uploads):
-    groups = Groups(rt, 4)
-    here, gone = groups.join(uploads[0], KEEP, 0), groups.join(uploads[1], KEEP, 0)
+def test_memory_that_a_group_lacks_may_be_enough_for_one(rt, uploads, monkeypatch):
+    original = rt.reconstruct
+
+    def reconstruct(images, *arguments):
+        if len(images) > 1:
+            raise MemoryError
+        return original(images, *arguments)
+
+    monkeypatch.setattr(rt, "reconstruct", reconstruct)
+    groups = Groups(rt, 2)
+    members = [groups.join(upload, KEEP, 0) for upload in uploads[:2]]
+    assert all(groups.scene(member).triplane.ndim == 4 for member in members)
+
+
+def test_who_leaves_keeps_nothing(rt, uploads, monkeypatch):
+    groups = Groups(rt, 2)
+    here, gone = (groups.join(upload, KEEP, 0) for upload in uploads[:2])
     groups.leave(gone)
     groups.scene(here)
     assert gone.made is None
-    groups.leave(here)
-    assert here.made is None
+    first, second = (groups.join(upload, KEEP, 0) for upload in uploads[:2])
+    original = rt.reconstruct
+
+    def reconstruct(*arguments):
+        scenes = original(*arguments)
+        groups.leave(first)
+        return scenes
+
+    monkeypatch.setattr(rt, "reconstruct", reconstruct)
+    assert groups.scene(first).triplane.ndim == 4, "it left while its group was made"
+    assert second.made is not None
+
+
+def test_a_refused_image_is_not_kept(rt):
+    groups = Groups(rt, 1)
+    member = groups.join(Upload(b"no image"), KEEP, 0)
+    watched = weakref.ref(member)
+    gc.disable()
+    try:
+        with pytest.raises(runtime.ImageError) as caught:
+            groups.scene(member)
+        groups.leave(member)
+        del caught, member
+        assert watched() is None
+    finally:
+        gc.enable()
