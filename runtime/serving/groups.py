@@ -67,6 +67,7 @@ class Groups:
             same = [m for m in list(self._waiting) if m is not member and m.settings == member.settings]
             made = self._first_of([member, *same[: self._size - 1]])
         if made is None:
+            self._waiting.pop(member, None)
             (made,) = self._made([member])
         return made
 
