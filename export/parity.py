@@ -58,8 +58,12 @@ def check_graph(definition: GraphDefinition, proto: onnx.ModelProto) -> Iterator
         actual = session.run(None, {s.name: t.numpy() for s, t in zip(definition.inputs, example, strict=True)})
         with torch.no_grad():
             expected = definition.module(*example)
-        for spec, a, e in zip(definition.outputs, actual, expected, strict=True):
-            yield compare(f"{definition.name}.{spec.name}, batch {batch}", a, e.numpy())
+        for spec, a, tensor in zip(definition.outputs, actual, expected, strict=True):
+            e = tensor.numpy()
+            if spec.name == "drawn":  # The mean depth of a ray that hits nothing is rounding: it counts by its alpha.
+                *_, alpha, depth = e
+                a, e = np.concatenate([a[:4], [a[4] * alpha]]), np.concatenate([e[:4], [depth * alpha]])
+            yield compare(f"{definition.name}.{spec.name}, batch {batch}", a, e)
 
 
 @dataclass(frozen=True)

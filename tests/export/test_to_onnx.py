@@ -1,5 +1,6 @@
 """Checkpoint to bundle: parity with PyTorch, the report in the manifest, and a refusal that leaves nothing behind."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -45,6 +46,18 @@ def test_the_script_turns_a_checkpoint_into_a_bundle_that_follows_pytorch(tiny_m
                     assert psnr(scene.triplane, expected["triplane_highres"][row].numpy()) >= 60
                     drawn = scene.render(image_size=64, num_samples=64).rgb.transpose(2, 0, 1)
                     assert psnr(drawn, expected["rendered_image"][row].numpy(), peak=1) >= 60
+
+
+def test_depths_of_rays_that_hit_nothing_are_no_reason_to_refuse_a_model(tiny_model):
+    from export.graphs import graph_definitions, to_onnx
+    from export.parity import check_graph
+
+    sharp = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        sharp.renderer.density.weight *= 120
+        sharp.renderer.density.bias.fill_(-22)
+    view = graph_definitions(sharp)["view"]
+    assert all(check.passes("float32") for check in check_graph(view, to_onnx(view)))
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler", "ddpm"])
