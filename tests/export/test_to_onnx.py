@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,24 @@ def test_depths_of_rays_that_hit_nothing_are_no_reason_to_refuse_a_model(tiny_mo
         sharp.renderer.density.bias.fill_(-22)
     view = graph_definitions(sharp)["view"]
     assert all(check.passes("float32") for check in check_graph(view, to_onnx(view)))
+
+
+def test_a_wrong_depth_of_rays_that_hit_misses_its_tolerance(tiny_model):
+    from export.graphs import graph_definitions, to_onnx
+    from export.parity import check_graph
+
+    class Nearer(torch.nn.Module):
+        def __init__(self, view):
+            super().__init__()
+            self.view = view
+
+        def forward(self, triplane, origin, rays, samples):
+            (drawn,) = self.view(triplane, origin, rays, samples)
+            return (torch.cat([drawn[:4], 0.99 * drawn[4:]]),)
+
+    view = graph_definitions(tiny_model)["view"]
+    proto = to_onnx(replace(view, module=Nearer(view.module)))
+    assert not any(check.passes("float32") for check in check_graph(view, proto))
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler", "ddpm"])
