@@ -1,4 +1,8 @@
-"""What training compares with: exact occupancy and colour at points, exact colours along rays."""
+"""What training compares with, and how: occupancy and colour at points, colour and alpha along rays.
+
+Points and rays are drawn more often where the object is. Their weights undo that: without them a place that may or may
+not belong to the object counts as inside more often than it is, and the object comes out too dense.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +13,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
-
-from runtime.geometry.cameras import Camera
-from runtime.geometry.rays import camera_rays, clip_to_cube
-from runtime.geometry.triplane import PLANE_AXES
 
 from ..renderer import TriplaneRenderer
 from .config import ConfigError, StageConfig
-from .data.drawing import OrthographicViews, place_of
-from .data.framing import random_camera
-from .data.posed import ViewFiles
-from .procedural.solids import Solids, distance_and_colour, first_hits
 
 # Points that near outside the surface still have its colour: a density that falls off softly shows them.
-_SKIN = 0.04
-# Half of how thick a sheet without an inside is taken to be.
-_SHEET = 0.02
-# Spread of points about surfaces that are seen, in scene units, and the views that such points are taken from.
-_ABOUT, _SEEN_FROM = 0.03, 3
-_COLOUR_WEIGHT = 2.0
-_RAY_WEIGHT = 5.0
+SKIN = 0.04
+_OCCUPANCY_WEIGHT, _COLOUR_WEIGHT, _RAY_WEIGHT, _ALPHA_WEIGHT = 2.0, 2.0, 10.0, 0.5
+# Alpha is kept from 0 and 1 by as much where its logarithm is taken.
+_LEAST_ALPHA = 1e-4
 
 
 @dataclass(frozen=True)
@@ -39,27 +33,37 @@ class Points:
     Attributes:
         positions: (B, N, 3) world.
         inside: (B, N) bool.
-        known: (B, N) bool, where that is known.
+        weight: (B, N) how much that counts: the uniform density over the one that the point was drawn with, so that
+            sums are those over the cube; 0 where it is not known.
         colour: (B, N, 3) in [0, 1].
         coloured: (B, N) bool, where that is known.
     """
 
     positions: Tensor
     inside: Tensor
-    known: Tensor
+    weight: Tensor
     colour: Tensor
     coloured: Tensor
 
 
 @dataclass(frozen=True)
 class SupervisedRays:
-    """Rays of B objects: origin (B, 3), directions (B, R, 3), near and far (B, R), premultiplied RGBA (B, R, 4)."""
+    """Rays of B objects.
+
+    Attributes:
+        origin: (B, 3) world.
+        directions: (B, R, 3) of unit length.
+        near: (B, R) where they enter the cube; far: (B, R) where they leave it.
+        rgba: (B, R, 4), premultiplied.
+        weight: (B, R) as that of `Points`, so that sums are those over whole images.
+    """
 
     origin: Tensor
     directions: Tensor
     near: Tensor
     far: Tensor
     rgba: Tensor
+    weight: Tensor
 
 
 class Truth(Protocol):
@@ -72,73 +76,6 @@ class Truth(Protocol):
     def rays(self, count: int, rng: np.random.Generator) -> SupervisedRays:
         """`count` rays of one camera of each object, on the CPU."""
         ...
-
-
-@dataclass(frozen=True)
-class SolidTruth:
-    """Exact truth of procedural objects."""
-
-    solids: Solids
-
-    def points(self, count: int, rng: np.random.Generator) -> Points:
-        """Half of the points uniform in the cube, half around the solids, where surfaces are."""
-        solids = self.solids
-        uniform = rng.uniform(-1, 1, (len(solids), count // 2, 3))
-        near = _around_solids(solids, count - count // 2, 1.15, rng)
-        near = near + 0.02 * rng.standard_normal(near.shape)
-        positions = torch.from_numpy(np.concatenate([uniform, near.clip(-1, 1)], axis=1)).float()
-        distance, colour = distance_and_colour(solids, positions)
-        return Points(positions, distance < 0, torch.ones_like(distance, dtype=torch.bool), colour, distance < _SKIN)
-
-    def rays(self, count: int, rng: np.random.Generator) -> SupervisedRays:
-        """Rays of one random camera an object, three quarters of them aimed at its solids."""
-        solids = self.solids
-        at_object = _around_solids(solids, count - count // 4, 1.2, rng)
-        anywhere = rng.uniform(-0.8, 0.8, (len(solids), count // 4, 3))
-        cameras = [random_camera(rng) for _ in range(len(solids))]
-        origin = np.stack([c.position for c in cameras])
-        directions = np.concatenate([at_object, anywhere], axis=1) - origin[:, None]
-        directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
-        near, far = (torch.from_numpy(t).float() for t in clip_to_cube(origin, directions))
-        toward, start = torch.from_numpy(directions).float(), torch.from_numpy(origin).float()
-        distance, colour = first_hits(solids, start[:, None].expand_as(toward), toward)
-        hit = (distance < far)[..., None].float()
-        return SupervisedRays(start, toward, near, far, torch.cat([colour * hit, hit], dim=-1))
-
-
-@dataclass(frozen=True)
-class ViewTruth:
-    """Truth of B objects as posed images, read as they are needed."""
-
-    files: Sequence[ViewFiles]
-
-    def points(self, count: int, rng: np.random.Generator) -> Points:
-        """Half of the points uniform in the cube, half about surfaces that are seen.
-
-        A point that some view sees past is outside, any other inside: behind a surface there is the object, as far as
-        anybody can see. Sheets, which the orthographic views tell, are thickened. Where the views have no depth,
-        nothing is known of the points.
-        """
-        joined = [_points_of(files, count, rng) for files in self.files]
-        return Points(*(torch.from_numpy(np.stack(values)) for values in zip(*joined, strict=True)))
-
-    def rays(self, count: int, rng: np.random.Generator) -> SupervisedRays:
-        """Pixels of one random view an object, half of them from where something is seen."""
-        parts = []
-        for files in self.files:
-            view = int(rng.integers(len(files.cameras)))
-            camera, picture = files.cameras[view], files.rgba(view)
-            side = picture.shape[0]
-            flat = picture.reshape(-1, 4)
-            seen = np.flatnonzero(flat[:, 3])
-            pixels = rng.integers(0, side * side, count)
-            if seen.size:
-                pixels[: count // 2] = rng.choice(seen, count // 2)
-            rgba = flat[pixels].astype(np.float32) / 255
-            rays = camera_rays(camera, side, side)
-            chosen = (rays.directions[pixels], rays.near[pixels], rays.far[pixels])
-            parts.append((rays.origin, *chosen, rgba * np.where(np.arange(4) < 3, rgba[:, 3:], 1).astype(np.float32)))
-        return SupervisedRays(*(torch.from_numpy(np.stack(values)) for values in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -156,6 +93,19 @@ class JoinedTruth:
         return _joined(SupervisedRays, [part.rays(count, rng) for part in self.parts])
 
 
+def importance(share: float, density: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Weights by which a mixture of draws counts as uniform ones (balance heuristic, Veach and Guibas 1995).
+
+    Args:
+        share: of the draws that were not uniform.
+        density: (...,) of those at each draw, relative to the uniform one.
+
+    Returns:
+        (...,) above 0 and at most 1 / (1 - share); 1 on average.
+    """
+    return 1 / (share * density + (1 - share))
+
+
 def point_loss(renderer: TriplaneRenderer, triplane: Tensor, points: Points) -> tuple[Tensor, Tensor]:
     """Occupancy as binary cross-entropy on the density logit, colour as squared error on and in the object.
 
@@ -163,22 +113,29 @@ def point_loss(renderer: TriplaneRenderer, triplane: Tensor, points: Points) -> 
         The loss, and the intersection over union of the predicted occupancy, both scalars.
     """
     colour, density = renderer.logits(triplane, points.positions)
-    logit, inside, known = density[..., 0].float(), points.inside, points.known
+    logit, inside, known = density[..., 0].float(), points.inside, points.weight > 0
     entropy = F.binary_cross_entropy_with_logits(logit, inside.float(), reduction="none")
-    occupancy = (entropy * known).sum() / known.sum().clamp(min=1)
+    occupancy = (entropy * points.weight).sum() / points.weight.sum().clamp(min=1)
     error = (torch.sigmoid(colour.float()) - points.colour).square().sum(-1)
     shade = (error * points.coloured).sum() / points.coloured.sum().clamp(min=1)
     predicted = (logit > 0) & known
     both, either = (predicted & inside).sum(1), (predicted | inside).sum(1)
-    return occupancy + _COLOUR_WEIGHT * shade, (both / either.clamp(min=1)).mean()
+    return _OCCUPANCY_WEIGHT * occupancy + _COLOUR_WEIGHT * shade, (both / either.clamp(min=1)).mean()
 
 
 def ray_loss(
     renderer: TriplaneRenderer, triplane: Tensor, rays: SupervisedRays, samples: int, jitter: torch.Generator
 ) -> Tensor:
-    """Squared error of premultiplied colour and of alpha along rays, a scalar."""
+    """Squared error of premultiplied colour and of alpha along rays, and the cross-entropy of alpha; a scalar.
+
+    Squared error alone has hardly a gradient where alpha is near 1 and should not be.
+    """
     colour, alpha = renderer.march(triplane, rays.origin, rays.directions, rays.near, rays.far, samples, jitter)
-    return _RAY_WEIGHT * F.mse_loss(torch.cat([colour, alpha], dim=-1).float(), rays.rgba)
+    drawn = torch.cat([colour, alpha], dim=-1).float()
+    squared = (drawn - rays.rgba).square().mean(-1)
+    covered = drawn[..., 3].clamp(_LEAST_ALPHA, 1 - _LEAST_ALPHA)
+    entropy = F.binary_cross_entropy(covered, rays.rgba[..., 3], reduction="none")
+    return (rays.weight * (_RAY_WEIGHT * squared + _ALPHA_WEIGHT * entropy)).mean()
 
 
 def supervised(
@@ -199,7 +156,7 @@ def supervised(
     """
     losses = {}
     points = truth.points(stage.points, rng) if stage.points else None
-    if points is not None and bool(points.known.any()):
+    if points is not None and bool(points.weight.any()):
         losses["points"], losses["iou"] = point_loss(renderer, triplane, _on(points, triplane.device))
     if stage.rays:
         rays = _on(truth.rays(stage.rays, rng), triplane.device)
@@ -210,70 +167,6 @@ def supervised(
     return {"loss": torch.stack(terms).sum(), **losses}
 
 
-def _points_of(files: ViewFiles, count: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """What `Points` holds, for one object."""
-    uniform = rng.uniform(-1, 1, (count // 2, 3))
-    positions, colour = rng.uniform(-1, 1, (count, 3)), np.zeros((count, 3), np.float32)
-    inside, coloured = np.zeros(count, bool), np.zeros(count, bool)
-    if not files.depths:
-        return positions.astype(np.float32), inside, inside.copy(), colour, coloured
-    depths = [files.depth(view) for view in range(len(files.depths))]
-    near = count - count // 2
-    share = -(-near // _SEEN_FROM)
-    about = []
-    for view in rng.permutation(len(depths))[:_SEEN_FROM]:
-        camera, depth = files.cameras[view], depths[view].reshape(-1)
-        seen = np.flatnonzero(depth)
-        pixels = rng.choice(seen, share) if seen.size else rng.integers(0, depth.size, share)
-        rays = camera_rays(camera, *depths[view].shape)
-        toward = rays.directions[pixels]
-        along = depth[pixels] / (toward @ camera.forward) + _ABOUT * rng.standard_normal(share)
-        about.append((rays.origin + along[:, None] * toward, files.rgba(view).reshape(-1, 4)[pixels, :3] / 255))
-    some = min(near, share * len(about))
-    positions[:some] = np.concatenate([place for place, _ in about])[:some]
-    colour[:some] = np.concatenate([shade for _, shade in about])[:some]
-    positions[near:] = uniform
-    positions = positions.clip(-1, 1)
-    gaps = np.stack([_gap(camera, depth, positions) for camera, depth in zip(files.cameras, depths, strict=True)])
-    inside, close = (gaps < 0).all(0), (gaps < _SKIN).all(0)
-    if files.orthographic is not None:
-        along_axes = _orthographic_gaps(files.six_views(), positions)
-        inside &= (along_axes < 0).all((0, 1))
-        inside |= _in_sheet(along_axes) & (gaps < _SHEET).all(0)
-    coloured[:some] = close[:some]
-    return positions.astype(np.float32), inside, np.ones(count, bool), colour, coloured
-
-
-def _gap(camera: Camera, depth: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """(N,) how far points (N, 3) are in front of what a camera sees in their pixels; infinity where it sees nothing."""
-    side = depth.shape[0]
-    columns, rows = ((camera.project(positions) + 1) / 2 * side).astype(int).clip(0, side - 1).T
-    seen = depth[rows, columns]
-    return np.where(seen > 0, seen, np.inf) - (positions - camera.position) @ camera.forward
-
-
-def _orthographic_gaps(views: OrthographicViews, positions: np.ndarray) -> np.ndarray:
-    """(3, 2, N) the same of the six orthographic views."""
-    side, gaps = views.depth.shape[2], np.empty((3, 2, len(positions)))
-    for plane, (column, row, sign) in enumerate(PLANE_AXES):
-        texels = ((positions[:, (column, row)] * (1, sign) + 1) / 2 * side).astype(int).clip(0, side - 1)
-        along = positions[:, 3 - column - row]
-        for index, end in enumerate((1, -1)):
-            seen = views.depth[plane, index][texels[:, 1], texels[:, 0]]
-            gaps[plane, index] = np.where(seen > 0, end * (along - place_of(seen)), np.inf)
-    return gaps
-
-
-def _in_sheet(gaps: np.ndarray) -> np.ndarray:
-    """(N,) where points are by a sheet, whose two sides are in one place: open meshes are made of such.
-
-    Args:
-        gaps: (3, 2, N) along the axes, from both ends of each.
-    """
-    thin = np.isfinite(gaps).all(1) & (gaps.sum(1) > -2 * _SHEET)
-    return (thin & (gaps < _SHEET).all(1)).any(0)
-
-
 def _on(values: Any, device: torch.device) -> Any:
     """A dataclass of tensors on a device."""
     return type(values)(*(getattr(values, each.name).to(device) for each in fields(values)))
@@ -282,15 +175,3 @@ def _on(values: Any, device: torch.device) -> Any:
 def _joined(kind: type[Any], parts: Sequence[Any]) -> Any:
     """Dataclasses of tensors as one, along the objects."""
     return kind(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(kind)))
-
-
-def _around_solids(solids: Solids, count: int, reach: float, rng: np.random.Generator) -> np.ndarray:
-    """(B, count, 3) points uniform in the solids' own boxes, enlarged by `reach`; every solid gets as many."""
-    to_local = solids.to_local.numpy()
-    places = np.empty((len(solids), count, 3))
-    for index, there in enumerate((solids.kind >= 0).sum(1).tolist()):
-        which = rng.integers(0, there, count)
-        local = rng.uniform(-reach, reach, (count, 3))
-        inverse = np.linalg.inv(to_local[index, :there, :, :3])
-        places[index] = np.einsum("nij,nj->ni", inverse[which], local - to_local[index, which, :, 3])
-    return places

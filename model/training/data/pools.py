@@ -22,9 +22,11 @@ from runtime.geometry.cameras import Camera
 from ..config import SourceConfig
 from ..procedural.objects import make_object
 from ..procedural.packing import pack
-from ..supervision import JoinedTruth, SolidTruth, Truth, ViewTruth
+from ..supervision import JoinedTruth, Truth
 from .drawing import OrthographicViews, SolidCaster, draw_orthographic, draw_view, over_white, place_of, to_bytes
 from .posed import DataError, ViewFiles, find_views, object_folders
+from .solid_truth import SolidTruth
+from .view_truth import ViewTruth
 
 _CHUNK = 256
 # Colour, place along the axis and mask, from either end.
