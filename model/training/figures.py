@@ -8,22 +8,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.geometry.cameras import Camera
-
-from ..renderer import TriplaneRenderer
-from .config import VALIDATION_SEED
-from .data.drawing import SolidCaster, draw_view, over_white
-from .data.framing import cameras_around
-from .data.pools import ObjectPool, Pool, PosedPool
-from .data.posed import DataError, find_views, object_folders
-from .procedural.objects import make_objects
+from .data.pools import Pool
 from .stages import Stages
+from .validation import validation_sets
 
-_OBJECTS, _VIEWS, _SIZE, _SAMPLES = 6, 2, 128, 64
+_OBJECTS = 6
 COLUMNS = ("hours", "stage", "step", "objects", "planes", "psnr")
 
 
@@ -38,22 +29,10 @@ class RunFigures:
 
     def __init__(self, stages: Stages, folder: Path, validation: str) -> None:
         self._stages, self._path = stages, folder / "figures.csv"
-        config = stages.model.config
-        sizes = (config.image_size, 2 * config.resolution)
-        self._sets: dict[str, tuple[Pool, list[list[Camera]], Tensor]] = {}
-        cameras = list(cameras_around())[:: 8 // _VIEWS]
-        for kind in ("plain", "textured"):
-            seeds = range(VALIDATION_SEED, VALIDATION_SEED + _OBJECTS)
-            solids = make_objects(list(seeds), textured=kind == "textured")
-            casters = [SolidCaster(solids[i : i + 1]) for i in range(_OBJECTS)]
-            truth = [[over_white(draw_view(c, camera, _SIZE, 2)[0]) for camera in cameras] for c in casters]
-            pool = ObjectPool(folder / "pictures", kind, seeds, *sizes)
-            self._sets[kind] = (pool, [cameras] * _OBJECTS, torch.from_numpy(np.array(truth, np.float32)))
-        if validation:
-            self._sets["real"] = _posed_set(Path(validation), *sizes)
-            if stages.config.teacher.steps:
-                # Half an hour later would be too late to say that a teacher cannot see these objects.
-                self._sets["real"][0].orthographic(np.arange(1))
+        self._sets = validation_sets(stages.model.config, folder / "pictures", validation, _OBJECTS)
+        if "real" in self._sets and stages.config.teacher.steps:
+            # Half an hour later would be too late to say that a teacher cannot see these objects.
+            self._sets["real"].pool.orthographic(np.arange(1))
         self._hours, self._started = self._spent(), time.perf_counter()
 
     def measure(self, stage: str, step: int) -> None:
@@ -62,9 +41,9 @@ class RunFigures:
         lines = []
         stages = self._stages
         renderer = stages.teacher_network.renderer if stage == "teacher" else stages.model.renderer
-        for name, (pool, cameras, truth) in self._sets.items():
-            for planes, triplanes in self._planes(stage, pool, np.arange(len(truth))):
-                psnr = self._psnr(renderer, triplanes, cameras, truth)
+        for name, objects in self._sets.items():
+            for planes, triplanes in self._planes(stage, objects.pool, np.arange(len(objects))):
+                psnr = objects.psnr(renderer, triplanes)
                 lines.append((f"{hours:.3f}", stage, step, name, planes, f"{psnr:.3f}"))
         fresh = not self._path.exists()
         with self._path.open("a", newline="") as file:
@@ -86,15 +65,6 @@ class RunFigures:
         images = pool.images(chosen)
         shown = [("model, bilinear details", stages.reconstructed(images, details=False))]
         return shown if stage == "coarse" else [("model", stages.reconstructed(images)), *shown]
-
-    def _psnr(self, renderer: TriplaneRenderer, triplanes: Tensor, cameras: list[list[Camera]], truth: Tensor) -> float:
-        values = []
-        with torch.no_grad():
-            for planes, where, pictures in zip(triplanes, cameras, truth, strict=True):
-                drawn = renderer.render_volume(planes.expand(len(where), -1, -1, -1, -1), _SAMPLES, _SIZE, where)
-                errors = (drawn.permute(0, 2, 3, 1).cpu() - pictures).square().mean((1, 2, 3))
-                values += (-10 * errors.log10()).tolist()
-        return float(np.mean(values))
 
     def _spent(self) -> float:
         """Hours that the run had taken when it was stopped, as far as its figures tell."""
@@ -122,25 +92,3 @@ def plot(path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     figure.savefig(path.with_suffix(".png"), dpi=110)
-
-
-def _posed_set(root: Path, size: int, planes: int) -> tuple[Pool, list[list[Camera]], Tensor]:
-    pool = PosedPool(root, size, planes)
-    folders = object_folders(root)
-    # Evenly among all: neighbours in the alphabet are alike.
-    step = max(1, len(folders) // _OBJECTS)
-    chosen = [find_views(folder) for folder in folders[::step][:_OBJECTS]]
-    short = next((files for files in chosen if len(files.cameras) <= _VIEWS), None)
-    if short is not None:
-        raise DataError(f"{short.pictures[0].parent} has too few views: {_VIEWS} beside the input are needed.")
-    truth = []
-    for files in chosen:
-        pixels = torch.from_numpy(np.stack([files.rgba(view) for view in range(1, 1 + _VIEWS)])).float() / 255
-        premultiplied = torch.cat([pixels[..., :3] * pixels[..., 3:], pixels[..., 3:]], -1).permute(0, 3, 1, 2)
-        small = F.interpolate(premultiplied, size=(_SIZE, _SIZE), mode="area").permute(0, 2, 3, 1)
-        truth.append(small[..., :3] + 1 - small[..., 3:])
-    return (
-        pool.some(range(0, step * len(chosen), step)),
-        [list(f.cameras[1 : 1 + _VIEWS]) for f in chosen],
-        torch.stack(truth),
-    )
