@@ -13,6 +13,8 @@ FORBIDDEN = {
     "runtime/geometry": (*PRODUCT, "runtime.diffusion"),
     "runtime/diffusion": (*PRODUCT, "runtime.geometry"),
     "runtime/rendering": ("runtime.backends", "runtime.pipeline", "runtime.scene", "runtime.bundle", "onnxruntime"),
+    "runtime/preprocessing": (*PRODUCT[:-1], "runtime.geometry", "runtime.diffusion", "runtime.bundle"),
+    "runtime/backends": ("runtime.pipeline", "runtime.scene", "runtime.cli", "runtime.meshing", "runtime.serving"),
     "runtime/meshing": ("runtime.backends", "runtime.pipeline", "runtime.scene", "runtime.bundle", "onnxruntime"),
     "model": (*PRODUCT, "export", "benchmarks"),
     "export": ("benchmarks",),

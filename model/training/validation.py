@@ -105,6 +105,12 @@ def _posed_set(root: Path, size: int, planes: int, objects: int) -> ValidationSe
     return ValidationSet(pool.some(range(0, step * len(chosen), step)), cameras, torch.stack(truth))
 
 
+def _planes(model: WaveletTriplaneDiffusion, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        ll, condition = model.predict_ll(images)
+        return model.reconstruct_planes(ll, model.sample_details(condition, 1))
+
+
 @one_sentence_errors()
 def main(
     checkpoints: Annotated[list[Path], typer.Argument(help="Checkpoints of one preset.")],
@@ -118,10 +124,7 @@ def main(
     for path, model in zip(checkpoints, models, strict=True):
         shown = []
         for kind, each in sets.items():
-            images = each.pool.images(np.arange(len(each)))
-            with torch.no_grad():
-                ll, condition = model.predict_ll(images)
-                planes = model.reconstruct_planes(ll, model.sample_details(condition, 1))
+            planes = torch.cat([_planes(model, each.pool.images(np.array([index]))) for index in range(len(each))])
             shown.append(f"{kind} {each.psnr(model.renderer, planes):.2f} dB ({len(each)} objects)")
         typer.echo(f"{path}: {', '.join(shown)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ from ..files import atomic_write
 from ..outputs import MARK, png_bytes
 from .mesh import Mesh
 
-FORMATS = (".glb", ".obj", ".ply", ".stl", ".usdz")
-# Of these, those whose specification says which way is up.
+# Of `FORMATS`, those whose specification says which way is up.
 Y_UP = (".glb", ".usdz")
 
 
@@ -58,15 +58,8 @@ def file_contents(mesh: Mesh, path: Path) -> dict[Path, bytes]:
     Raises:
         OptionError: another ending, or a library for it is not installed.
     """
-    files, ending = files_of(path, mesh.texture is not None), path.suffix.lower()
-    if ending == ".usdz":
-        from .usd import usdz_bytes
-
-        contents = [usdz_bytes(mesh)]
-    else:
-        write = {".glb": _glb, ".obj": _obj, ".ply": _ply, ".stl": _stl}[ending]
-        contents = write(mesh, path.stem)
-    return dict(zip(files, contents, strict=True))
+    files = files_of(path, mesh.texture is not None)
+    return dict(zip(files, FORMATS[path.suffix.lower()](mesh, path.stem), strict=True))
 
 
 def split_at_seams(mesh: Mesh) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
@@ -148,6 +141,22 @@ def _stl(mesh: Mesh, _: str) -> list[bytes]:
     made = _trimesh().Trimesh(mesh.vertices, mesh.faces, process=False)
     # A binary STL begins with 80 bytes that mean nothing.
     return [MARK.encode().ljust(80) + made.export(file_type="stl")[80:]]
+
+
+def _usdz(mesh: Mesh, _: str) -> list[bytes]:
+    from .usd import usdz_bytes
+
+    return [usdz_bytes(mesh)]
+
+
+# What writes a mesh by the ending of its file: the content of each of `files_of`, from the mesh and its name.
+FORMATS: dict[str, Callable[[Mesh, str], list[bytes]]] = {
+    ".glb": _glb,
+    ".obj": _obj,
+    ".ply": _ply,
+    ".stl": _stl,
+    ".usdz": _usdz,
+}
 
 
 def _trimesh() -> Any:

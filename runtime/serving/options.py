@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..diffusion.samplers import SAMPLERS
 from ..preprocessing import BACKGROUNDS
 
 Format = Literal["png", "webp", "gif", "depth", "normals", "input", "glb", "obj", "ply", "stl", "usdz", "npz"]
+Sampler = Literal["ddim", "dpmpp_2m", "euler", "ddpm"]
+Background = Literal["auto", "keep", "plain", "rembg"]
+# Literals are written out for the type checker and the API's schema.
+assert set(get_args(Sampler)) == set(SAMPLERS)
+assert set(get_args(Background)) == set(BACKGROUNDS)
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,13 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    format: list[Format] = Field(["png"], description="What to answer with; several come as a zip.", max_length=12)
+    format: list[Format] = Field(
+        ["png"], description="What to answer with; several come as a zip.", max_length=len(get_args(Format))
+    )
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Of the diffusion's noise; drawn if left out.")
     steps: int | None = Field(None, ge=1, le=50, description="Sampling steps; the bundle's default if left out.")
-    sampler: Literal["ddim", "dpmpp_2m", "euler", "ddpm"] | None = None
-    background: Literal["auto", "keep", "plain", "rembg"] = Field("auto", description="Of an opaque image.")
+    sampler: Sampler | None = None
+    background: Background = Field("auto", description="Of an opaque image.")
     projected: bool = Field(True, description="Give what the image shows the image's own pixels.")
     azimuth: float = Field(0.0, ge=-360, le=360, description="Of the camera, degrees from +z towards +x.")
     elevation: float = Field(20.0, ge=-89, le=89, description="Of the camera, degrees above the ground.")
@@ -53,6 +61,3 @@ class Options(BaseModel):
     resolution: int = Field(128, ge=8, le=256, description="Samples along each axis that a mesh is cut from.")
     scale: float | None = Field(None, gt=0, le=1e6, description="Longest side of a mesh in metres.")
     ground: bool = Field(False, description="Put a mesh's lowest point at height 0.")
-
-
-assert set(Options.model_fields["background"].annotation.__args__) == set(BACKGROUNDS)  # type: ignore[union-attr]
