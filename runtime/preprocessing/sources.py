@@ -41,6 +41,8 @@ def read_bytes(source: Any) -> tuple[bytes, str]:
     name = os.fsdecode(source)
     shown = repr(name[:200]) if not name.isprintable() else name[:200]
     if _URL.match(name) and not Path(name[:4096].split("\0")[0]).exists():
+        # A `Path` makes one slash of two.
+        shown = re.sub(r"^(\w+):/(?!/)", r"\1://", shown)
         raise ImageError(
             f"{shown} is a URL, and nothing is downloaded.", "Download it first, and give its path or bytes."
         )

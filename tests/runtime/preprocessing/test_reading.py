@@ -6,6 +6,7 @@ import struct
 import threading
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,6 +177,7 @@ def test_images_come_from_pipes_fifos_and_file_objects(rgb, tmp_path, monkeypatc
     ("source", "said"),
     [
         ("https://example.org/cat.jpg", "is a URL, and nothing is downloaded"),
+        (Path("https://example.org/cat.jpg"), "^https://example.org/cat.jpg is a URL"),
         ("s3://bucket/cat.jpg", "is a URL"),
         ("data:image/png;base64,AAAA", "is a URL"),
         ("{folder}", "is a folder"),
