@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..array_types import Array
-from ..geometry.triplane import PLANE_AXES
+from .departures import dilated, unforeseen_changes
 from .field import Field, LatticeIndex
 from .parallel import WorkerPool
 
@@ -30,11 +30,10 @@ _MOST_LOW_DENSITY = 0.045
 _NOTHING = 5e-4
 # Larger distances are not counted: a block of samples longer than that is tested sample by sample.
 _FARTHEST_EMPTY_DISTANCE = 8
-# Share of the sensitivity that is assumed: a texel's difference from its cell's middle seldom points along the steepest
-# direction in all planes at once. At this share noise in every texel stays within 1/255 (docs/decisions.md).
-_ALIGNED = 0.5
 # A softplus of less is as good as 0: what is outside is bounded, so that a surface is interpolated well.
 OUTSIDE_LOGIT = -15.0
+# Of less logit there is nothing to see, at any density scale that a model has.
+NOTHING_LOGIT = -10.0
 # Of `OccupancyGrid.octants`.
 EMPTY, SOLID = 0, 255
 
@@ -73,12 +72,12 @@ class OccupancyGrid:
             field: points (N, 3) to colour (N, 3) and density (N,) = density_scale * softplus(logit).
             triplane: (3, C, H, W), what the field reads; H = W, a multiple of 4.
             density_scale: from the bundle.
-            sensitivity: for each plane an estimate of how much the logit changes with its features (Euclidean norm).
+            sensitivity: for each plane an estimate of how much the logit changes with its features (Euclidean norm):
+                the bundle's, which was measured on objects.
             pool: worker pool that queries the field.
         """
         resolution = triplane.shape[-1] // 2
-        changes = pool.map(lambda plane: _unforeseen(triplane[plane], sensitivity[plane]), range(3))
-        shift, rise = (_over_cells(maps) for maps in zip(*changes, strict=True))
+        shift, rise = unforeseen_changes(triplane, sensitivity, pool.map)
         rgb, density = _look(field, np.arange((resolution // 2) ** 3), resolution // 2, pool)
         logit = to_logit(density, density_scale)
         nothing, low_density = (
@@ -114,7 +113,7 @@ class OccupancyGrid:
         asked = np.flatnonzero((self.octants == SOLID) & ~above)
         _, density = _look(field, asked, side, pool)
         above[asked] = density > levels[-1]
-        near = _dilated(above.reshape((side,) * 3)).reshape(-1)[asked]
+        near = dilated(above.reshape((side,) * 3)).reshape(-1)[asked]
         octants = self.octants.copy()
         octants[asked] = np.where(near, SOLID, np.searchsorted(levels, density).clip(EMPTY, SOLID - 1))
         return replace(self, octants=octants)
@@ -201,16 +200,6 @@ def _look(field: Field, cells: NDArray[np.integer], resolution: int, pool: Worke
     return rgb, density
 
 
-def _over_cells(maps: Sequence[Array]) -> Array:
-    """(N^3,) the sum of three planes' maps (N, N), each the same along the axis that its plane lacks."""
-    total = np.zeros((len(maps[0]),) * 3, np.float32)
-    for change, (column, row, sign) in zip(maps, PLANE_AXES, strict=True):
-        # The plane's (row, column) to (x, y, z), with the axis that it lacks of length 1.
-        rows = change[::sign]
-        total += np.expand_dims(rows if row < column else rows.T, 3 - row - column)
-    return total.reshape(-1)
-
-
 def _items(rgb: Array) -> NDArray[np.void]:
     """Colours (K, 3) as items (K,) of three numbers, which NumPy moves at once."""
     items: NDArray[np.void] = rgb.view("V12")[:, 0]
@@ -223,56 +212,6 @@ def _split(values: NDArray[Any], resolution: int) -> NDArray[Any]:
     for axis in (2, 1, 0):
         cube = cube.repeat(2, axis=axis)
     return cube.reshape(-1)
-
-
-def _unforeseen(plane: Array, sensitivity: float) -> tuple[Array, Array]:
-    """Bounds how far a plane may move the logit from what the middles of cells say.
-
-    Args:
-        plane: (C, 2N, 2N), N even.
-        sensitivity: as in `OccupancyGrid.of`.
-
-    Returns:
-        (N, N), in the middle of each cell from what interpolation of the middles of cells twice as wide makes of it;
-        (N, N), anywhere in the cell from what interpolation of the cells' middles makes of it.
-    """
-    share, middles = np.float32(_ALIGNED * sensitivity), _middles(plane, 2)
-    cells = middles.shape[-1]
-    shift = _departure(middles, _middles(plane, 4)).transpose(2, 0, 3, 1).reshape(cells, cells)
-    texels = _departure(plane, middles).reshape(4, cells, cells).max(axis=0)
-    return share * shift, share * _dilated(texels)
-
-
-def _middles(plane: Array, width: int) -> Array:
-    """Features (C, n, n) in the middle of cells of `width` texels, an even number, of a plane (C, H, H)."""
-    first = width // 2 - 1
-    pairs = plane[:, first::width] + plane[:, first + 1 :: width]
-    middles: Array = pairs[:, :, first::width] + pairs[:, :, first + 1 :: width]
-    middles *= np.float32(0.25)
-    return middles
-
-
-def _departure(plane: Array, middles: Array) -> Array:
-    """Euclidean norm of what a plane (C, 2n, 2n) has beyond linear interpolation of middles (C, n, n).
-
-    Returns:
-        (2, 2, n, n): of the upper and lower, left and right value in each cell, apart so that all runs are whole.
-    """
-    count = middles.shape[-1]
-    wide = np.pad(middles, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    found = np.empty((2, 2, count, count), np.float32)
-    # A value is a quarter of the way from its cell's middle to the next.
-    most, least = wide[:, 1:-1] * np.float32(0.75), wide * np.float32(0.25)
-    for down in (0, 1):
-        rows = most + least[:, 2 * down : 2 * down + count]
-        own, beside = rows[:, :, 1:-1] * np.float32(0.75), rows * np.float32(0.25)
-        for right in (0, 1):
-            error = own - plane[:, down::2, right::2]
-            error += beside[:, :, 2 * right : 2 * right + count]
-            # Squared in place, where a norm would take arrays of its own.
-            np.multiply(error, error, out=error)
-            error.sum(axis=0, out=found[down, right])
-    return np.sqrt(found, out=found)
 
 
 def _per_octant(values: NDArray[Any], join: Callable[..., Any]) -> NDArray[Any]:
@@ -322,19 +261,3 @@ def _empty_distance(empty: NDArray[np.bool_], resolution: int) -> NDArray[np.uin
             row[:-step] |= before[step:]
             occupied[:, -1] = occupied[:, :, -1] = False
     return empty_distance[:, :-1, :-1].reshape(-1)
-
-
-def _dilated(values: NDArray[Any]) -> NDArray[Any]:
-    """The largest of each value and its neighbours along every axis, diagonal ones included."""
-    for axis in range(values.ndim):
-        values = _largest_along(axis, values)
-    return values
-
-
-def _largest_along(axis: int, values: NDArray[Any]) -> NDArray[Any]:
-    """The largest of each value and its two neighbours along one axis."""
-    moved, largest = np.moveaxis(values, axis, 0), values.copy()
-    into = np.moveaxis(largest, axis, 0)
-    np.maximum(into[1:], moved[:-1], out=into[1:])
-    np.maximum(into[:-1], moved[1:], out=into[:-1])
-    return largest
