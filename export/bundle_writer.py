@@ -40,7 +40,8 @@ def describe_model(
 ) -> Manifest:
     """The manifest without its hash and its precisions.
 
-    `notes["defaults"]`, where the checkpoint has it, holds the sampler and the number of steps that suit its weights.
+    `notes["defaults"]`, where the checkpoint has it, holds the sampler and the number of steps that suit its weights,
+    `notes["surface_logit"]` the logit that meshes are cut at.
     """
     alpha, sigma = cosine_schedule(model.config.num_diffusion_steps)
     defaults = {"steps": DEFAULT_STEPS, "sampler": DEFAULT_SAMPLER} | notes.get("defaults", {})
@@ -53,7 +54,11 @@ def describe_model(
         "parameters": sum(p.numel() for p in model.parameters()),
         "model": cast(ModelEntry, asdict(model.config)),
         "image": {"size": model.config.image_size, "framing": FOREGROUND_RATIO},
-        "renderer": {"density_scale": DENSITY_SCALE, "sensitivity": sensitivity},
+        "renderer": {
+            "density_scale": DENSITY_SCALE,
+            "sensitivity": sensitivity,
+            "surface_logit": float(notes.get("surface_logit", 0.0)),
+        },
         "defaults": {"steps": steps, "sampler": defaults["sampler"]},
         "schedule": {"alpha": alpha.tolist(), "sigma": sigma.tolist()},
         "statistics": {

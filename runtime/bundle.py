@@ -97,8 +97,13 @@ class Bundle:
 
     @property
     def density_scale(self) -> float:
-        """Density per scene unit = density_scale * softplus(logit); the surface is at logit 0."""
+        """Density per scene unit = density_scale * softplus(logit)."""
         return self.manifest["renderer"]["density_scale"]
+
+    @property
+    def surface_logit(self) -> float:
+        """The density's logit that meshes are cut at."""
+        return self.manifest["renderer"].get("surface_logit", 0.0)
 
     @property
     def sensitivity(self) -> tuple[float, ...]:

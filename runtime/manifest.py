@@ -77,10 +77,14 @@ class ImageEntry(TypedDict):
 
 
 class RendererEntry(TypedDict):
-    """Density per scene unit is density_scale * softplus(logit); sensitivity of the logit to each plane's features."""
+    """Density per scene unit is density_scale * softplus(logit).
+
+    sensitivity is of the logit to each plane's features; meshes are cut at surface_logit, 0 where it is left out.
+    """
 
     density_scale: float
     sensitivity: list[float]
+    surface_logit: NotRequired[float]
 
 
 class DefaultsEntry(TypedDict):

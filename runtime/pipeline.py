@@ -226,8 +226,16 @@ class Runtime:
     def _scene(self, triplane: Array, key: int | None = None, source: PreparedImage | None = None) -> Scene:
         """A scene of a triplane that nobody else writes to."""
         triplane.setflags(write=False)
-        bundle = self.bundle
-        return Scene(self.backend, triplane, self.memory_limit, bundle.density_scale, bundle.sensitivity, key, source)
+        return Scene(
+            self.backend,
+            triplane,
+            self.memory_limit,
+            self.bundle.density_scale,
+            self.bundle.sensitivity,
+            key,
+            source,
+            self.bundle.surface_logit,
+        )
 
     def _prepared(self, images: list[Any], masks: list[Any], background: str) -> list[PreparedImage]:
         """Each as the model wants it, side by side: Pillow works without the interpreter's lock."""

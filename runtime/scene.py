@@ -91,10 +91,12 @@ class Scene:
         sensitivity: Sequence[float],
         key: int | None = None,
         source: PreparedImage | None = None,
+        surface_logit: float = 0.0,
     ) -> None:
         self.source, self._process = source, os.getpid()
         self.triplane, self._sensitivity = triplane, sensitivity
         self._field, self._density_scale = backend.field(triplane, key), density_scale
+        self._surface_logit = surface_logit
         self._pool = WorkerPool.within(memory_limit, triplane.shape[1], backend.workers, backend.threads)
         self._grid: OccupancyGrid | None = None
         self._fine: OccupancyGrid | None = None
@@ -259,7 +261,12 @@ class Scene:
         with self._lock:
             if self._grid is None:
                 self._grid = OccupancyGrid.of(
-                    self._field, self.triplane, self._density_scale, self._sensitivity, self._pool
+                    self._field,
+                    self.triplane,
+                    self._density_scale,
+                    self._sensitivity,
+                    self._pool,
+                    self._surface_logit,
                 )
             if not fine:
                 return self._grid

@@ -108,7 +108,7 @@ export class Runtime {
       const { rgb, density } = await this.run("decoder", { features: [features, [1, count, 3 * this.channels]] });
       return { rgb, density };
     };
-    return meshOf(triplane, this.channels, 2 * this.side, decode, this.manifest.renderer.density_scale, resolution, image);
+    return meshOf(triplane, this.channels, 2 * this.side, decode, this.manifest.renderer, resolution, image);
   }
 }
 

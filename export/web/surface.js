@@ -9,14 +9,16 @@ const PLANES = [[0, 1, -1], [0, 2, 1], [2, 1, -1]];
 
 /**
  * @param {Float32Array} triplane 3 x C x S x S. @param {number} channels C. @param {number} side S.
- * @param decode features (N x 3C) and N to { rgb, density }. @param {number} scale density = scale softplus(logit).
+ * @param decode features (N x 3C) and N to { rgb, density }.
+ * @param renderer of the manifest: density = density_scale softplus(logit), and the surface is at surface_logit.
  * @param {number} resolution samples along each axis of the cube.
  * @param image as `prepare` gives it, whose own pixels vertices take where it shows them; null for none.
  */
-export async function meshOf(triplane, channels, side, decode, scale, resolution, image = null) {
+export async function meshOf(triplane, channels, side, decode, renderer, resolution, image = null) {
   const planes = interleaved(triplane, channels, side);
+  const level = renderer.surface_logit ?? 0;
   const ask = async (points) => asked(planes, channels, side, decode, points);
-  const logitsOf = (density) => density.map((value) => { const d = value / scale; return d > 20 ? d : Math.max(OUTSIDE, Math.log(Math.expm1(Math.max(d, 1e-7)))); });
+  const logitsOf = (density) => density.map((value) => { const d = value / renderer.density_scale; return (d > 20 ? d : Math.max(OUTSIDE, Math.log(Math.expm1(Math.max(d, 1e-7))))) - level; });
   const coarse = logitsOf((await ask(lattice(COARSE))).density), n = resolution, place = (i) => -1 + (2 * i) / (n - 1);
   const cells = crossed(coarse, COARSE), logits = new Float32Array(n ** 3).fill(OUTSIDE), fine = [], points = [];
   // Where the surface is not near, the coarse lattice's sign is all that counts.

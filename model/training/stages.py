@@ -41,6 +41,9 @@ _CONDITION_NOISE = 0.2
 _COUNTED, _COUNTED_TOGETHER = 256, 8
 # Objects, and points of each, that must not activate a unit of the decoder for it to be given up.
 _PRUNED_OVER, _PRUNED_TOGETHER, _PRUNED_POINTS = 256, 8, 1 << 14
+# Where meshes may be cut, and the objects and points that say where.
+_SURFACE_LEVELS = (0.0, -0.25, -0.5, -0.75, -1.0, -1.25, -1.5, -2.0)
+_CUT_OVER, _CUT_TOGETHER, _CUT_POINTS = 64, 4, 1 << 13
 
 
 class Draws:
@@ -224,6 +227,22 @@ class Stages:
 
         parts: Iterable[int] = [_PRUNED_TOGETHER] * (count // _PRUNED_TOGETHER) or [count]
         return zero_inactive_units(self.model.renderer, map(features, parts))
+
+    def surface_logit(self) -> float:
+        """Returns the density logit at which objects of the pool are cut best, by intersection over union."""
+        rng = np.random.default_rng(self.config.seed)
+        levels = torch.tensor(_SURFACE_LEVELS, device=self.device)[:, None, None]
+        total = torch.zeros(len(_SURFACE_LEVELS), device=self.device)
+        for _ in range(_CUT_OVER // _CUT_TOGETHER):
+            chosen = self.pool.choose(rng, _CUT_TOGETHER)
+            points = self.pool.truth(chosen).points(_CUT_POINTS, rng)
+            where, inside, weight = (t.to(self.device) for t in (points.positions, points.inside, points.weight))
+            with torch.no_grad():
+                logit = self.model.renderer.logits(self.reconstructions(chosen), where)[1][..., 0]
+            solid = logit > levels
+            both, either = ((part * weight).sum(-1) for part in (solid & inside, solid | inside))
+            total += (both / either.clamp(min=1e-6)).sum(-1)
+        return _SURFACE_LEVELS[int(total.argmax())] if total.any() else 0.0
 
     def reconstructions(self, chosen: np.ndarray, details: bool = True) -> Tensor:
         """Triplanes (N, 3, C, 2R, 2R) of pool objects as the model predicts them now; `details` by one DDIM step."""

@@ -112,6 +112,7 @@ def train(config: TrainConfig, folder: Path, device: torch.device) -> Path:
     final = folder / "model.safetensors"
     model.notes["training"] = asdict(config)
     model.notes["inactive_units"] = stages.prune_decoder()
+    model.notes["surface_logit"] = stages.surface_logit()
     model.save(final, trained=True)
     return final
 

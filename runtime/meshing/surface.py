@@ -29,7 +29,7 @@ def extract_mesh(
     faces: int | None = None,
     texture: int | None = None,
 ) -> Mesh:
-    """Marching cubes (Lewiner et al. 2003, as scikit-image has it) on the density's logit at 0.
+    """Marching cubes (Lewiner et al. 2003, as scikit-image has it) on the density's logit, where the grid says.
 
     Args:
         field: points (N, 3) to colour (N, 3) and density (N,) = density_scale * softplus(logit).
@@ -85,7 +85,7 @@ def _shader(field: Field, pool: WorkerPool, projection: Projection | None) -> Ca
 
 
 def _lattice(field: Field, grid: OccupancyGrid, resolution: int, density_scale: float, pool: WorkerPool) -> Array:
-    """The logit on a lattice of resolution^3 points over the cube, in a layer of outside.
+    """The logit, less that of the surface, on a lattice of resolution^3 points over the cube, in a layer of outside.
 
     The field is asked at the corners of every lattice cube that the surface passes through, and where the grid is
     unsure; elsewhere the value is that of the grid, whose sign is all that counts. What is found may show that the
@@ -97,7 +97,7 @@ def _lattice(field: Field, grid: OccupancyGrid, resolution: int, density_scale: 
     logits = np.full((resolution + 2,) * 3, OUTSIDE_LOGIT, np.float32)
     asked = np.ones(logits.shape, bool)
     inner = (slice(1, -1),) * 3
-    logits[inner] = grid.logit.reshape((grid.resolution,) * 3)[near]
+    logits[inner] = grid.logit.reshape((grid.resolution,) * 3)[near] - np.float32(grid.surface_logit)
     asked[inner] = False
     wanted = np.zeros(logits.shape, bool)
     wanted[inner] = grid.maybe_surface.reshape((grid.resolution,) * 3)[near]
@@ -109,7 +109,7 @@ def _lattice(field: Field, grid: OccupancyGrid, resolution: int, density_scale: 
 
         def look(part: slice, fresh: NDArray[np.integer] = fresh) -> None:
             index = [i - 1 for i in np.unravel_index(fresh[part], logits.shape)]
-            flat[fresh[part]] = to_logit(ask(index)[1], density_scale)
+            flat[fresh[part]] = to_logit(ask(index)[1], density_scale) - np.float32(grid.surface_logit)
 
         pool.run(look, len(fresh))
         asked.reshape(-1)[fresh] = True

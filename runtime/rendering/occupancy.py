@@ -51,6 +51,7 @@ class OccupancyGrid:
         densities: (256,) float32, 0 for EMPTY and SOLID.
         density_scale: density = density_scale * softplus(logit).
         resolution: N.
+        surface_logit: where meshes are cut.
     """
 
     logit: Array
@@ -61,10 +62,17 @@ class OccupancyGrid:
     densities: Array
     density_scale: float
     resolution: int
+    surface_logit: float
 
     @classmethod
     def of(
-        cls, field: Field, triplane: Array, density_scale: float, sensitivity: Sequence[float], pool: WorkerPool
+        cls,
+        field: Field,
+        triplane: Array,
+        density_scale: float,
+        sensitivity: Sequence[float],
+        pool: WorkerPool,
+        surface_logit: float = 0.0,
     ) -> OccupancyGrid:
         """Builds a grid: queries the middles of cells, and bounds from the planes what the middles miss.
 
@@ -75,6 +83,7 @@ class OccupancyGrid:
             sensitivity: for each plane an estimate of how much the logit changes with its features (Euclidean norm):
                 the bundle's, which was measured on objects.
             pool: worker pool that queries the field.
+            surface_logit: where meshes are cut.
         """
         resolution = triplane.shape[-1] // 2
         shift, rise = unforeseen_changes(triplane, sensitivity, pool.map)
@@ -99,7 +108,8 @@ class OccupancyGrid:
         densities = density_scale * np.logaddexp(0, nothing + level * np.arange(256)).astype(np.float32)
         densities[[EMPTY, SOLID]] = 0
         empty_distance = _empty_distance(octants == EMPTY, resolution)
-        return cls(logit, colors, np.abs(logit) <= rise, empty_distance, octants, densities, density_scale, resolution)
+        unsure = np.abs(logit - np.float32(surface_logit)) <= rise
+        return cls(logit, colors, unsure, empty_distance, octants, densities, density_scale, resolution, surface_logit)
 
     def refined(self, field: Field, pool: WorkerPool) -> OccupancyGrid:
         """Returns a grid with fewer solid octants, after querying the middle of each that may not be solid.

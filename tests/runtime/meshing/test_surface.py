@@ -113,6 +113,11 @@ def test_a_scene_is_cut_in_its_own_field(mesh):
     np.testing.assert_array_equal(found.vertices, mesh.vertices)
     np.testing.assert_array_equal(found.faces, mesh.faces)
     np.testing.assert_array_equal(found.colors, mesh.colors)
+    thicker = runtime.Scene(Backend(), PLANES, 1 << 24, SCALE, (0, 0, 0), surface_logit=-1.0).mesh(64, clean=False)
+    # The logit falls by 1 where all half axes are longer by as much.
+    grown = 1 + 1 / (8 * HALF.min())
+    np.testing.assert_allclose(np.ptp(thicker.vertices, axis=0), 2 * HALF * grown, atol=0.02)
+    assert trimesh.Trimesh(thicker.vertices, thicker.faces).is_watertight
 
 
 def dense(field, resolution):
