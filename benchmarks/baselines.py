@@ -205,7 +205,9 @@ class PyTorch(_Plain):
             points = torch.cartesian_prod(axis, axis, axis)
             logits = torch.cat([renderer.logits(triplane, part[None])[1][0] for part in points.split(_POINTS)])
             cube = logits.reshape((resolution,) * 3).float().cpu().numpy()
-            vertices, faces, _, _ = marching_cubes(np.pad(cube, 1, constant_values=OUTSIDE_LOGIT), 0.0)
+            vertices, faces, _, _ = marching_cubes(
+                np.pad(cube, 1, constant_values=OUTSIDE_LOGIT), self.bundle.surface_logit
+            )
             places = torch.from_numpy((vertices - 1) * 2 / (resolution - 1) - 1).float().to(self._device)
             return places.cpu().numpy(), faces, renderer(triplane, places[None])[0][0].float().cpu().numpy()
 
@@ -277,7 +279,9 @@ class Graphs(_Plain):
         # Density without its last non-linearity: log(exp(d / scale) - 1).
         scale = self.bundle.density_scale
         logits = np.log(np.expm1(np.clip(density / scale, 1e-6, 20))).reshape((resolution,) * 3)
-        vertices, faces, _, _ = marching_cubes(np.pad(logits, 1, constant_values=OUTSIDE_LOGIT), 0.0)
+        vertices, faces, _, _ = marching_cubes(
+            np.pad(logits, 1, constant_values=OUTSIDE_LOGIT), self.bundle.surface_logit
+        )
         places = ((vertices - 1) * 2 / (resolution - 1) - 1).astype(np.float32)
         return places, faces, self._query(triplane, places)[0]
 

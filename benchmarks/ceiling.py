@@ -47,7 +47,7 @@ class TeacherScene:
             for start in range(0, image_size**2, _RAYS_AT_ONCE):
                 part = slice(start, start + _RAYS_AT_ONCE)
                 arguments = (origin, directions[:, part], near[:, part], far[:, part], num_samples)
-                parts.append(torch.cat(self.renderer.march(self.planes[None], *arguments), dim=-1)[0])
+                parts.append(torch.cat(self.renderer.march(self.planes[None], *arguments)[:2], dim=-1)[0])
         pixels = torch.cat(parts).reshape(image_size, image_size, 4).numpy()
         return Drawn(pixels[..., :3] + 1 - pixels[..., 3:], pixels[..., 3])
 

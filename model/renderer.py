@@ -58,7 +58,7 @@ class TriplaneRenderer(nn.Module):
         return torch.cat(features, dim=1).transpose(1, 2)
 
     def logits(self, triplane: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
-        """Colour and density before their last non-linearity: (B, N, 3) and (B, N, 1); the surface is at density 0."""
+        """Colour and density before their last non-linearity: (B, N, 3) and (B, N, 1)."""
         return self.heads(self.query_triplane(triplane, coords))
 
     def forward(self, triplane: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,9 +125,9 @@ class TriplaneRenderer(nn.Module):
             part = slice(start, start + at_once)
             arguments = (triplane, origin, directions[:, part], near[:, part], far[:, part], num_samples, jitter)
             if torch.is_grad_enabled() and start + at_once < image_size**2 and jitter is None:
-                colour, alpha = checkpoint(self.march, *arguments, use_reentrant=False)
+                colour, alpha, _ = checkpoint(self.march, *arguments, use_reentrant=False)
             else:
-                colour, alpha = self.march(*arguments)
+                colour, alpha, _ = self.march(*arguments)
             parts.append(colour + (1 - alpha))
         picture = torch.cat(parts, dim=1)
         return picture.transpose(1, 2).reshape(batch, 3, image_size, image_size)
@@ -141,7 +141,7 @@ class TriplaneRenderer(nn.Module):
         far: Tensor,
         num_samples: int,
         jitter: torch.Generator | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Draws rays by the `quadrature` of all their samples.
 
         Args:
@@ -154,7 +154,8 @@ class TriplaneRenderer(nn.Module):
             jitter: as in `render_volume`.
 
         Returns:
-            colour: (B, R, 3), premultiplied by alpha; alpha: (B, R, 1) in [0, 1].
+            colour: (B, R, 3), premultiplied by alpha; alpha: (B, R, 1) in [0, 1]; optical depth: (B, R, 1), of which
+            alpha is 1 - exp(-depth).
         """
         batch, rays = near.shape
         offsets: Tensor | float = 0.5
@@ -164,8 +165,10 @@ class TriplaneRenderer(nn.Module):
         distances = near[..., None] + step * (torch.arange(num_samples, device=near.device) + offsets)
         points = origin[:, None, None] + distances[..., None] * directions[:, :, None]
         rgb, density = self(triplane, points.reshape(batch, -1, 3))
-        weights, alpha = quadrature(density.reshape(batch, rays, num_samples), step)
-        return (weights[..., None] * rgb.reshape(batch, rays, num_samples, 3)).sum(-2), alpha
+        density = density.reshape(batch, rays, num_samples)
+        weights, alpha = quadrature(density, step)
+        colour = (weights[..., None] * rgb.reshape(batch, rays, num_samples, 3)).sum(-2)
+        return colour, alpha, (density * step).sum(-1, keepdim=True)
 
 
 def quadrature(density: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:

@@ -107,7 +107,7 @@ class Bundle:
 
     @property
     def sensitivity(self) -> tuple[float, ...]:
-        """For each plane, how much the density's logit changes at most with the plane's features (Euclidean norm)."""
+        """For each plane, an estimate of how much the density's logit changes with its features (Euclidean norm)."""
         return tuple(self.manifest["renderer"]["sensitivity"])
 
     @property

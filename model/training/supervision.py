@@ -22,8 +22,8 @@ from .config import ConfigError, StageConfig
 # Points that near outside the surface still have its colour: a density that falls off softly shows them.
 SKIN = 0.04
 _OCCUPANCY_WEIGHT, _COLOUR_WEIGHT, _RAY_WEIGHT, _ALPHA_WEIGHT = 2.0, 2.0, 10.0, 0.5
-# Alpha is kept from 0 and 1 by as much where its logarithm is taken.
-_LEAST_ALPHA = 1e-4
+# Optical depths are at least this where the logarithm of alpha is taken.
+_LEAST_DEPTH = 1e-4
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def point_loss(renderer: TriplaneRenderer, triplane: Tensor, points: Points) -> 
     occupancy = (entropy * points.weight).sum() / points.weight.sum().clamp(min=1)
     error = (torch.sigmoid(colour.float()) - points.colour).square().sum(-1)
     shade = (error * points.coloured).sum() / points.coloured.sum().clamp(min=1)
-    predicted = (logit > 0) & known
-    both, either = (predicted & inside).sum(1), (predicted | inside).sum(1)
+    predicted, true = (logit > 0) & known, inside & known
+    both, either = (predicted & true).sum(1), (predicted | true).sum(1)
     return _OCCUPANCY_WEIGHT * occupancy + _COLOUR_WEIGHT * shade, (both / either.clamp(min=1)).mean()
 
 
@@ -128,13 +128,14 @@ def ray_loss(
 ) -> Tensor:
     """Squared error of premultiplied colour and of alpha along rays, and the cross-entropy of alpha; a scalar.
 
-    Squared error alone has hardly a gradient where alpha is near 1 and should not be.
+    Squared error alone has hardly a gradient where alpha is near 1 and should not be. There the cross-entropy is the
+    optical depth, since 1 - alpha is its exponential.
     """
-    colour, alpha = renderer.march(triplane, rays.origin, rays.directions, rays.near, rays.far, samples, jitter)
+    colour, alpha, depth = renderer.march(triplane, rays.origin, rays.directions, rays.near, rays.far, samples, jitter)
     drawn = torch.cat([colour, alpha], dim=-1).float()
     squared = (drawn - rays.rgba).square().mean(-1)
-    covered = drawn[..., 3].clamp(_LEAST_ALPHA, 1 - _LEAST_ALPHA)
-    entropy = F.binary_cross_entropy(covered, rays.rgba[..., 3], reduction="none")
+    passed, covered = depth[..., 0].float(), rays.rgba[..., 3]
+    entropy = (1 - covered) * passed - covered * torch.log(-torch.expm1(-passed.clamp(min=_LEAST_DEPTH)))
     return (rays.weight * (_RAY_WEIGHT * squared + _ALPHA_WEIGHT * entropy)).mean()
 
 

@@ -21,7 +21,7 @@ from runtime.geometry.cameras import Camera
 from ..config import ModelConfig
 from ..pipeline import WaveletTriplaneDiffusion
 from ..renderer import TriplaneRenderer
-from .config import VALIDATION_SEED
+from .config import VALIDATION_SEED, ConfigError
 from .data.drawing import SolidCaster, draw_view, over_white
 from .data.framing import cameras_around
 from .data.pools import ObjectPool, Pool, PosedPool
@@ -119,9 +119,13 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where images are kept for the next time.")] = Path("runs/validation"),
 ) -> None:
     """Prints the PSNR of new views for each checkpoint and kind of object."""
-    models = [WaveletTriplaneDiffusion.load(path) for path in checkpoints]
-    sets = validation_sets(models[0].config, folder, data, objects)
-    for path, model in zip(checkpoints, models, strict=True):
+    sets: dict[str, ValidationSet] = {}
+    sizes = None
+    for path in checkpoints:
+        model = WaveletTriplaneDiffusion.load(path)
+        if sizes not in (None, model.config.resolution):
+            raise ConfigError(f"{path} has planes of another size than {checkpoints[0]}: give checkpoints of one size.")
+        sets, sizes = sets or validation_sets(model.config, folder, data, objects), model.config.resolution
         shown = []
         for kind, each in sets.items():
             planes = torch.cat([_planes(model, each.pool.images(np.array([index]))) for index in range(len(each))])

@@ -89,8 +89,9 @@ def _points_of(files: ViewFiles, count: int, rng: np.random.Generator) -> tuple[
     colour[:some] = np.concatenate([shade for _, shade in about])[:some]
     gaps = np.stack([_gap(camera, depth, positions) for camera, depth in zip(files.cameras, depths, strict=True)])
     density = np.mean([_density_about(files.cameras[v], depths[v], positions, gaps[v]) for v in views], axis=0)
-    weight = importance(some / count, 8 * density) * (np.abs(positions) <= 1).all(1)
-    inside, close = (gaps < 0).all(0), (gaps < SKIN).all(0)
+    within = (np.abs(positions) <= 1).all(1)
+    weight = importance(some / count, 8 * density) * within
+    inside, close = (gaps < 0).all(0) & within, (gaps < SKIN).all(0) & within
     positions = positions.clip(-1, 1)
     if files.orthographic is not None:
         along_axes = _orthographic_gaps(files.six_views(), positions)
@@ -124,7 +125,8 @@ def _density_about(
     cosine = along / np.linalg.norm(away, axis=1)
     pixel = (2 * along * np.tan(np.radians(camera.fov) / 2) / depth.shape[0]) ** 2 * cosine
     normal = np.exp(-0.5 * (gap / cosine / _ABOUT) ** 2) / (_ABOUT * np.sqrt(2 * np.pi))
-    return normal / (pixel * max(np.count_nonzero(depth), 1))
+    framed = (np.abs(camera.project(positions)) <= 1).all(1)
+    return framed * normal / (pixel * max(np.count_nonzero(depth), 1))
 
 
 def _orthographic_gaps(views: OrthographicViews, positions: NDArray[np.float64]) -> NDArray[np.float64]:

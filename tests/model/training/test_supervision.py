@@ -12,7 +12,15 @@ from model.training.data.view_truth import ViewTruth
 from model.training.dataset import procedural_views
 from model.training.procedural.objects import make_objects
 from model.training.procedural.solids import distance_and_colour, first_hits
-from model.training.supervision import JoinedTruth, SupervisedRays, importance, point_loss, ray_loss
+from model.training.supervision import (
+    _ALPHA_WEIGHT,
+    _RAY_WEIGHT,
+    JoinedTruth,
+    SupervisedRays,
+    importance,
+    point_loss,
+    ray_loss,
+)
 from runtime import Camera
 
 
@@ -106,16 +114,33 @@ def test_importance_makes_a_mixture_uniform():
 
 
 def test_the_loss_of_rays_has_a_gradient_where_an_opaque_ray_should_have_missed():
-    alpha = torch.tensor([[[0.999]]], requires_grad=True)
+    depth = torch.tensor([[[20.0]]], requires_grad=True)
 
     class Field:
         def march(self, *arguments):
-            return torch.zeros(1, 1, 3), alpha
+            return torch.zeros(1, 1, 3), -torch.expm1(-depth), depth
 
     nothing = torch.zeros(1, 1)
     rays = SupervisedRays(torch.zeros(1, 3), torch.zeros(1, 1, 3), nothing, nothing, torch.zeros(1, 1, 4), nothing + 1)
     ray_loss(Field(), torch.zeros(1), rays, 8, torch.Generator()).backward()
-    assert alpha.grad.item() > 100, "1 / (1 - alpha), by which alpha's own gradient of the density is multiplied"
+    assert depth.grad.item() > 0.1, "squared error alone would have exp(-20)"
+
+
+@pytest.mark.parametrize("depth", [0.01, 0.7, 6.0])
+def test_the_cross_entropy_of_alpha_is_that_of_pytorch(depth):
+    class Field:
+        def march(self, *arguments):
+            return torch.zeros(1, 1, 3), torch.ones(1, 1, 1), torch.tensor([[[depth]]])
+
+    one = torch.ones(1, 1)
+    for covered in (0.0, 0.3, 1.0):
+        rgba = torch.tensor([[[0.0, 0.0, 0.0, covered]]])
+        rays = SupervisedRays(torch.zeros(1, 3), torch.zeros(1, 1, 3), one, one, rgba, one)
+        alpha = torch.tensor([1 - np.exp(-depth)]).float()
+        expected = torch.nn.functional.binary_cross_entropy(alpha, torch.tensor([covered]))
+        squared = (rgba - torch.tensor([0.0, 0, 0, 1])).square().mean()
+        found = ray_loss(Field(), torch.zeros(1), rays, 8, torch.Generator())
+        torch.testing.assert_close(found, _RAY_WEIGHT * squared + _ALPHA_WEIGHT * expected, rtol=1e-3, atol=1e-5)
 
 
 def test_truths_of_several_kinds_are_joined_in_their_order(solids, seen):

@@ -31,9 +31,10 @@ from model.training.data.posed import DataError, write_transforms
 from model.training.dataset import app, procedural_views
 from model.training.loop import StageLoop, TrainingError, learning_rate
 from model.training.optimizer import weight_matrices
-from model.training.stages import STAGES
+from model.training.stages import _SURFACE_LEVELS, STAGES
 from model.training.targets import KeptBands
 from model.training.train import TEACHER_FILE, main, train
+from runtime.bundle import load_bundle
 
 TINY = Path(package.__file__).parent / "configs" / "tiny.toml"
 cli, validation_command = typer.Typer(), typer.Typer()
@@ -65,7 +66,10 @@ def test_a_run_goes_from_nothing_to_a_bundle(finished_run, tmp_path):
         rows = list(csv.DictReader((finished_run / f"{stage}.csv").open()))
         assert all(float(row["loss"]) > 0 for row in rows)
         assert (finished_run / "samples" / f"{stage}.png").exists()
-    export_bundle(model, tmp_path / "bundle", "tiny", trained=True)
+    assert notes["surface_logit"] in _SURFACE_LEVELS
+    told = notes | {"surface_logit": -1.25}
+    export_bundle(model, tmp_path / "bundle", "tiny", trained=True, notes=told)
+    assert load_bundle(tmp_path / "bundle").surface_logit == -1.25
 
 
 def test_a_killed_run_resumes_to_the_same_weights(finished_run, tmp_path):
