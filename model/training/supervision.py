@@ -110,17 +110,16 @@ def point_loss(renderer: TriplaneRenderer, triplane: Tensor, points: Points) -> 
     """Occupancy as binary cross-entropy on the density logit, colour as squared error on and in the object.
 
     Returns:
-        The loss, and the intersection over union of the predicted occupancy, both scalars.
+        The loss, and the intersection over union of the predicted occupancy in the cube, both scalars.
     """
     colour, density = renderer.logits(triplane, points.positions)
-    logit, inside, known = density[..., 0].float(), points.inside, points.weight > 0
+    logit, inside = density[..., 0].float(), points.inside
     entropy = F.binary_cross_entropy_with_logits(logit, inside.float(), reduction="none")
     occupancy = (entropy * points.weight).sum() / points.weight.sum().clamp(min=1)
     error = (torch.sigmoid(colour.float()) - points.colour).square().sum(-1)
     shade = (error * points.coloured).sum() / points.coloured.sum().clamp(min=1)
-    predicted, true = (logit > 0) & known, inside & known
-    both, either = (predicted & true).sum(1), (predicted | true).sum(1)
-    return _OCCUPANCY_WEIGHT * occupancy + _COLOUR_WEIGHT * shade, (both / either.clamp(min=1)).mean()
+    both, either = ((part * points.weight).sum(1) for part in ((logit > 0) & inside, (logit > 0) | inside))
+    return _OCCUPANCY_WEIGHT * occupancy + _COLOUR_WEIGHT * shade, (both / either.clamp(min=1e-6)).mean()
 
 
 def ray_loss(
