@@ -32,7 +32,7 @@ _KEYS = ("psnr", "ssim")
 
 def measured(rt: runtime.Runtime, subject: Subject) -> np.ndarray:
     """(cameras, 2 without and with projection, PSNR, SSIM and seconds)."""
-    scene, size = rt.reconstruct(subject.picture), subject.truth.shape[1]
+    scene, size = rt.reconstruct(subject.image), subject.truth.shape[1]
     scene.render(image_size=size, projected=True)
     rows = []
     for camera, truth in zip(subject.cameras, subject.truth, strict=True):

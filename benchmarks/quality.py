@@ -15,6 +15,8 @@ bootstrap interval.
     chamfer      mean distance to the nearest point of the other surface, both ways added, in scene units
     fscore       at 0.05 scene units, both from 10,000 points of each surface; plain procedural objects only
 
+The row "silhouette" holds objects to the outline of their input's alpha.
+
 Baselines, same objects and cameras: a white image; the input view for every camera; the triplane with zero details,
 and with the details that bilinear upsampling of LL implies; one pass of the denoiser over zeros instead of noise (the
 network as a regressor); the diffusion at several numbers of steps; and, with `--teacher`, for the first twenty objects
@@ -130,7 +132,7 @@ def diversity(maker: Reconstructor, steps: int | None, subject: Subject, samples
     if not behind:
         return 0.0
     for seed in range(_SEEDS):
-        scene = maker.diffusion(subject.picture, steps, seed)
+        scene = maker.diffusion(subject.image, steps, seed)
         frames = [scene.render(camera, size, samples) for camera in behind]
         drawn.append(np.stack([frame.rgb for frame in frames]))
         seen = seen | np.stack([frame.alpha > 0.5 for frame in frames])
@@ -148,17 +150,20 @@ def evaluate(
 ) -> tuple[dict[str, list[Figures]], dict[str, float]]:
     """Figures of every row of the table, one dict per object, and each row's patch distance.
 
-    "default" is the runtime as users call it.
+    "default" is the runtime as the library has it, "silhouette" as the command line has it, but for projection.
     """
     maker = Reconstructor(rt)
-    rows: dict[str, Callable[[Subject], Scene]] = {"default": lambda s: rt.reconstruct(s.picture, background="keep")}
+    rows: dict[str, Callable[[Subject], Scene]] = {
+        "default": lambda s: rt.reconstruct(s.image, background="keep"),
+        "silhouette": lambda s: rt.reconstruct(s.rgba, silhouette=True),
+    }
     sampled: dict[str, int | None] = {"default": None}
     if baselines:
         rows |= {
-            "zero details": lambda s: maker.zero_details(s.picture),
-            "bilinear details": lambda s: maker.bilinear(s.picture),
-            "one-shot regression": lambda s: maker.one_shot(s.picture),
-            **{f"diffusion, {n} steps": lambda s, n=n: maker.diffusion(s.picture, n) for n in steps},  # type: ignore[misc]
+            "zero details": lambda s: maker.zero_details(s.image),
+            "bilinear details": lambda s: maker.bilinear(s.image),
+            "one-shot regression": lambda s: maker.one_shot(s.image),
+            **{f"diffusion, {n} steps": lambda s, n=n: maker.diffusion(s.image, n) for n in steps},  # type: ignore[misc]
         }
         sampled |= {f"diffusion, {n} steps": n for n in steps}
     results: dict[str, list[Figures]] = defaultdict(list)
@@ -169,7 +174,7 @@ def evaluate(
         for name, make in rows.items():
             scene = make(subject)
             figures = scene_figures(scene, subject, samples, patches[name])
-            if name == "default" and subject.seed is not None:
+            if name in ("default", "silhouette") and subject.seed is not None:
                 figures |= surface_figures(scene, surface_points(make_objects([subject.seed])))
             if index < _FIRST and baselines and name in sampled:
                 figures["diversity"] = diversity(maker, sampled[name], subject, samples)
@@ -181,7 +186,7 @@ def evaluate(
         if baselines:
             size = subject.truth.shape[1]
             white, nothing = np.ones((size, size, 3), np.float32), np.zeros((size, size), np.float32)
-            pixels = Image.fromarray(to_bytes(subject.picture)).resize((size, size))
+            pixels = Image.fromarray(to_bytes(subject.image)).resize((size, size))
             same = np.asarray(pixels, np.float32) / 255
             mask = (same.min(-1) < 0.98).astype(np.float32)
             results["white picture"].append(mean_figures([view_figures(white, nothing, t) for t in subject.truth]))
@@ -193,9 +198,9 @@ def contact_sheet(rt: runtime.Runtime, subjects: Sequence[Subject], path: Path, 
     """The input, then true and drawn views in turn, one object a row."""
     lines = []
     for subject in subjects[:rows]:
-        scene, size = rt.reconstruct(subject.picture, background="keep"), subject.truth.shape[1]
+        scene, size = rt.reconstruct(subject.image, background="keep"), subject.truth.shape[1]
         shown = range(0, len(subject.cameras), max(1, len(subject.cameras) // 4))
-        pixels = Image.fromarray(to_bytes(subject.picture)).resize((size, size))
+        pixels = Image.fromarray(to_bytes(subject.image)).resize((size, size))
         tiles = [np.asarray(pixels, np.float32) / 255]
         for view in shown:
             tiles += [over_white(subject.truth[view]), scene.render(subject.cameras[view], size).rgb]

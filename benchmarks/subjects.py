@@ -28,13 +28,15 @@ class Subject:
     Attributes:
         name: of the object.
         image: (S, S, 3) float32 input, over white.
+        rgba: (S, S, 4) float32, the same with its alpha, which colours are not multiplied by.
         truth: (V, S, S, 4) float32 true views from `cameras`.
         seed: a plain procedural object's, for its exact surface; None for others.
         six: what a teacher sees; None where that is not known.
     """
 
     name: str
-    picture: Array
+    image: Array
+    rgba: Array
     truth: Array
     cameras: tuple[runtime.Camera, ...]
     seed: int | None
@@ -51,7 +53,8 @@ def procedural_subjects(
         rgba, _ = draw_view(caster, runtime.Camera.orbit(), input_size, _SUPERSAMPLING)
         truth = np.stack([draw_view(caster, camera, size, _SUPERSAMPLING)[0] for camera in around])
         known = None if textured else index
-        yield Subject(f"{kind} {index}", over_white(rgba), truth, around, known, draw_orthographic(caster, planes))
+        six = draw_orthographic(caster, planes)
+        yield Subject(f"{kind} {index}", over_white(rgba), rgba, truth, around, known, six)
 
 
 def posed_subjects(root: Path, limit: int, size: int) -> Iterator[Subject]:
@@ -64,6 +67,6 @@ def posed_subjects(root: Path, limit: int, size: int) -> Iterator[Subject]:
             raise DataError(f"{folder} has no view beside the input.")
         views = [Image.fromarray(files.rgba(view)).resize((size, size)) for view in range(1, len(files.cameras))]
         truth = np.stack([np.asarray(view, np.float32) / 255 for view in views])
-        picture = over_white(files.rgba(0).astype(np.float32) / 255)
+        rgba = files.rgba(0).astype(np.float32) / 255
         six = files.six_views() if files.orthographic else None
-        yield Subject(folder.name, picture, truth, files.cameras[1:], None, six)
+        yield Subject(folder.name, over_white(rgba), rgba, truth, files.cameras[1:], None, six)

@@ -44,6 +44,7 @@ Background = Annotated[str, typer.Option(help=f"{', '.join(BACKGROUNDS)}: what t
 Mask = Annotated[Path | None, typer.Option(help="Image of the object's mask, white on black.")]
 BackgroundModel = Annotated[str | None, typer.Option(help="For rembg: one of its models, or an ONNX file.")]
 Projected = Annotated[bool, typer.Option(help="Give what the image shows the image's own pixels.")]
+Silhouette = Annotated[bool, typer.Option(help="Hold the object to the outline that the image shows.")]
 Seed = Annotated[int, typer.Option(help="Seed of the diffusion's noise.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that others wrote, too.")]
 
@@ -71,6 +72,7 @@ def render(
     size: Size = 128,
     samples: Samples = 64,
     projected: Projected = True,
+    silhouette: Silhouette = True,
     exact: Annotated[bool, typer.Option("--exact", help="Query every sample: slow, for comparison.")] = False,
     steps: Steps = None,
     seed: Seed = 0,
@@ -95,7 +97,10 @@ def render(
     targets = [target for job in jobs for target in job.targets()]
     check_targets(targets, overwrite, [job.image for job in jobs] + ([mask] if mask is not None else []))
     drawing: dict[str, Any] = {"image_size": size, "num_samples": samples, "projected": projected}
-    making = {"steps": steps, "seed": seed, "sampler": sampler, "background": background, "mask": mask}
+    making = {
+        "steps": steps, "seed": seed, "sampler": sampler, "background": background, "mask": mask,
+        "silhouette": silhouette,
+    }  # fmt: skip
     camera, failed = Camera.orbit(azimuth, elevation), []
     with _open(bundle, backend, precision, threads, memory_limit, background_model) as rt, record_times() as recorded:
         for job in _with_progress(jobs, len(jobs) if len(jobs) > 1 else 0, "images"):
@@ -130,6 +135,7 @@ def mesh(
     up: Annotated[str, typer.Option(help="y, or z as CAD and printing have it.")] = "y",
     clean: Annotated[bool, typer.Option(help="Drop crumbs and smooth the ripple of texels.")] = True,
     projected: Projected = True,
+    silhouette: Silhouette = True,
     background: Background = "auto",
     mask: Mask = None,
     background_model: BackgroundModel = None,
@@ -150,7 +156,10 @@ def mesh(
     if up == "z" and path.suffix.lower() in Y_UP:
         raise OptionError(f"{path.suffix} files have y up, by their specification.", "Leave --up out, or use .obj.")
     check_targets(files_of(path, textured=texture > 0), overwrite, [image] if mask is None else [image, mask])
-    making = {"steps": steps, "seed": seed, "sampler": sampler, "background": background, "mask": mask}
+    making = {
+        "steps": steps, "seed": seed, "sampler": sampler, "background": background, "mask": mask,
+        "silhouette": silhouette,
+    }  # fmt: skip
     with _open(bundle, backend, precision, threads, memory_limit, background_model) as rt:
         scene = rt.reconstruct(image, **making)
         surface = scene.mesh(resolution, projected, clean, faces or None, texture or None)

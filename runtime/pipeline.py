@@ -95,6 +95,7 @@ class Runtime:
         sampler: str | None = None,
         background: str = "auto",
         mask: ImageInput | ImageBatch | None = None,
+        silhouette: bool = False,
     ) -> Scene | list[Scene]:
         """Coarse stage, diffusion and inverse wavelet transform: paid once, then looked at from anywhere.
 
@@ -105,11 +106,13 @@ class Runtime:
             sampler: "ddim", "dpmpp_2m", "euler" or "ddpm"; None for the bundle's default.
             background: "auto", "keep", "plain" or "rembg", as in `preprocessing.prepare`.
             mask: of the object, of any kind that an image may be; for a list a list.
+            silhouette: holds the object to the outline that the image shows: nothing stands out of it, and what is
+                hazy inside becomes solid. The triplane stays as it is.
 
         Returns:
             A scene; a list gives a list. An item's scene does not depend on its neighbours in the list.
         """
-        scenes = self._scenes(image, steps, seed, sampler, background, mask)
+        scenes = self._scenes(image, steps, seed, sampler, background, mask, silhouette)
         return list(scenes) if isinstance(image, list | tuple) else next(scenes)
 
     def render(
@@ -125,6 +128,7 @@ class Runtime:
         projected: bool = False,
         background: str = "auto",
         mask: ImageInput | ImageBatch | None = None,
+        silhouette: bool = False,
     ) -> NDArray[np.uint8]:
         """Reconstructs and draws in one call.
 
@@ -140,6 +144,7 @@ class Runtime:
             projected: gives what the input image shows the image's own pixels.
             background: as in `reconstruct`.
             mask: as in `reconstruct`.
+            silhouette: as in `reconstruct`.
 
         Returns:
             (H, W, 3) uint8, over white; for a list (B, H, W, 3), the same pixels as one by one.
@@ -151,7 +156,7 @@ class Runtime:
             return scene.render(camera, image_size, num_samples, exact=exact, projected=projected).to_uint8()
 
         # A scene is drawn when it is made, and gone before the next is: a list takes no more memory than its group.
-        drawn = list(map(view, self._scenes(image, steps, seed, sampler, background, mask)))
+        drawn = list(map(view, self._scenes(image, steps, seed, sampler, background, mask, silhouette)))
         return np.stack(drawn) if isinstance(image, list | tuple) else drawn[0]
 
     def scene(self, triplane: Array) -> Scene:
@@ -204,6 +209,7 @@ class Runtime:
         sampler: str | None,
         background: str,
         mask: ImageInput | ImageBatch | None,
+        silhouette: bool,
     ) -> Iterator[Scene]:
         self._check_usable()
         several = isinstance(image, list | tuple)
@@ -221,9 +227,15 @@ class Runtime:
             pixels = np.stack([item.pixels for item in prepared[group]])
             made = self.backend.triplanes(pixels, plan, seeds[group])
             for item, (values, key) in zip(prepared[group], made, strict=True):
-                yield self._scene(values, key, item)
+                yield self._scene(values, key, item, silhouette)
 
-    def _scene(self, triplane: Array, key: int | None = None, source: PreparedImage | None = None) -> Scene:
+    def _scene(
+        self,
+        triplane: Array,
+        key: int | None = None,
+        source: PreparedImage | None = None,
+        silhouette: bool = False,
+    ) -> Scene:
         """A scene of a triplane that nobody else writes to."""
         triplane.setflags(write=False)
         return Scene(
@@ -235,6 +247,7 @@ class Runtime:
             key,
             source,
             self.bundle.surface_logit,
+            silhouette,
         )
 
     def _prepared(self, images: list[Any], masks: list[Any], background: str) -> list[PreparedImage]:

@@ -22,11 +22,12 @@ from .meshing.surface import extract_mesh
 from .preprocessing import PreparedImage
 from .processes import check_process
 from .profiling import stage
-from .rendering.field import DrawingField
+from .rendering.field import DrawingField, Field
 from .rendering.marching import SAMPLES_AT_ONCE, march, march_dense, row_costs
 from .rendering.occupancy import OccupancyGrid
 from .rendering.parallel import WorkerPool
 from .rendering.projection import Projection
+from .rendering.silhouette import Silhouette, find_silhouettes
 
 # Rays to colour (R, 3) premultiplied, alpha and depth (R,), as `marching.march` has them.
 Shade = Callable[[Rays], tuple[Array, Array, Array]]
@@ -92,11 +93,14 @@ class Scene:
         key: int | None = None,
         source: PreparedImage | None = None,
         surface_logit: float = 0.0,
+        silhouette: bool = False,
     ) -> None:
         self.source, self._process = source, os.getpid()
         self.triplane, self._sensitivity = triplane, sensitivity
         self._field, self._density_scale = backend.field(triplane, key), density_scale
-        self._surface_logit = surface_logit
+        self._surface_logit, self._to_hold = surface_logit, silhouette and source is not None
+        self._bare: tuple[Field, OccupancyGrid] | None = None
+        self._for_mesh: Silhouette | None = None
         self._pool = WorkerPool.within(memory_limit, triplane.shape[1], backend.workers, backend.threads)
         self._grid: OccupancyGrid | None = None
         self._fine: OccupancyGrid | None = None
@@ -213,13 +217,15 @@ class Scene:
             whole_number("texture", texture, 64, MAX_SIDE)
         with stage("mesh"):
             projection = self._projected() if projected else None
-            grid = self._prepared()
+            field, grid = self._to_cut()
             return extract_mesh(
-                self._field, grid, resolution, self._density_scale, self._pool, projection, clean, faces, texture
+                field, grid, resolution, self._density_scale, self._pool, projection, clean, faces, texture
             )
 
     def _shading(self, camera: Camera, height: int, width: int, num_samples: int, exact: bool) -> tuple[Shade, Array]:
         """Returns the ray shader, and the relative cost of each of some bands of rows."""
+        if self._to_hold:
+            self._prepared()
         field = self._field
         if exact:
             return lambda rays: march_dense(field, rays, num_samples), np.ones(1, np.float32)
@@ -268,8 +274,28 @@ class Scene:
                     self._pool,
                     self._surface_logit,
                 )
+                if self._to_hold:
+                    self._hold()
             if not fine:
                 return self._grid
             if self._fine is None:
                 self._fine = self._grid.refined(self._field, self._pool)
             return self._fine
+
+    def _hold(self) -> None:
+        """Holds field and grid to the input image's silhouette."""
+        assert self._grid is not None
+        assert self.source is not None
+        bare, density = (self._field, self._grid), self._density_scale * np.logaddexp(0, self._surface_logit)
+        found = find_silhouettes(*bare, self._pool, Camera.orbit(), self.source.alpha, density)
+        if found is not None:
+            self._bare, (drawn, self._for_mesh) = bare, found
+            self._field, self._grid = drawn.held(self._field), drawn.held_grid(self._grid)
+
+    def _to_cut(self) -> tuple[Field, OccupancyGrid]:
+        """Returns the field that meshes are cut from, and its grid."""
+        grid = self._prepared()
+        if self._bare is None or self._for_mesh is None:
+            return self._field, grid
+        field, grid = self._bare
+        return self._for_mesh.held(field), self._for_mesh.held_grid(grid)

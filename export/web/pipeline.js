@@ -102,13 +102,13 @@ export class Runtime {
     return image;
   }
 
-  /** Cuts the surface out; `image` is projected onto it. @returns {Promise<{vertices, faces, colours, normals}>} typed arrays. */
-  mesh(triplane, resolution, image = null) {
+  /** Cuts the surface out; `image` and `wanted` as for `meshOf`. @returns {Promise<{vertices, faces, colours, normals}>} typed arrays. */
+  mesh(triplane, resolution, image = null, wanted = {}) {
     const decode = async (features, count) => {
       const { rgb, density } = await this.run("decoder", { features: [features, [1, count, 3 * this.channels]] });
       return { rgb, density };
     };
-    return meshOf(triplane, this.channels, 2 * this.side, decode, this.manifest.renderer, resolution, image);
+    return meshOf(triplane, this.channels, 2 * this.side, decode, this.manifest.renderer, resolution, image, wanted);
   }
 }
 

@@ -1,9 +1,10 @@
 // The input image's own pixels on what it shows: runtime/rendering/projection.py, for the vertices of a mesh.
 
-import { cameraRays, orbit, project } from "./cameras.js";
+import { project } from "./cameras.js";
 import { blurred } from "./regions.js";
+import { corners, SAMPLES, SIDE } from "./silhouette.js";
 
-const SIDE = 64, SAMPLES = 48, MARGIN = 0.05, AROUND = 1;
+const MARGIN = 0.05, AROUND = 1;
 const SEEN = [0.1, 0.4], FACING = [0.2, 0.5], INSIDE = [0.8, 1];
 
 const ramp = (value, [low, high]) => {
@@ -11,36 +12,22 @@ const ramp = (value, [low, high]) => {
   return t * t * (3 - 2 * t);
 };
 
-/** Index and weight of the four pixels around a place in [-1, 1], the border repeated. */
-function corners(x, y, side, visit) {
-  const u = ((x + 1) * side) / 2 - 0.5, v = ((y + 1) * side) / 2 - 0.5, left = Math.floor(u), top = Math.floor(v), a = u - left, b = v - top;
-  const clip = (value) => Math.min(side - 1, Math.max(0, value));
-  for (const [row, down] of [[clip(top), 1 - b], [clip(top + 1), b]])
-    for (const [column, across] of [[clip(left), 1 - a], [clip(left + 1), a]]) visit(row * side + column, down * across);
-}
-
 /**
  * Gives vertices that the input image shows the image's colours.
  * @param {{vertices, normals, colours}} mesh whose colours are replaced.
  * @param {{pixels: Float32Array, alpha: Float32Array, size: number}} image as `prepare` gives it.
- * @param ask points to { density }.
+ * @param look as `lookFrom` gives it.
+ * @param {Float32Array|null} factors what the density along each of its rays is multiplied by.
  */
-export async function projectOnto(mesh, image, ask) {
-  const camera = orbit(0, 20), { origin, table } = cameraRays(camera, SIDE, SAMPLES), rays = SIDE * SIDE, points = new Float32Array(3 * rays * SAMPLES);
-  const row = (index, ray) => table[index * rays + ray];
-  for (let s = 0, at = 0; s < SAMPLES; s++)
-    for (let ray = 0; ray < rays; ray++) {
-      const distance = row(3, ray) + (s + 0.5) * row(4, ray);
-      for (let c = 0; c < 3; c++) points[at++] = origin[c] + distance * row(c, ray);
-    }
-  const { density } = await ask(points), passed = new Float32Array((SAMPLES + 1) * rays), alpha = new Float32Array(rays), depth = new Float32Array(rays);
+export function projectOnto(mesh, image, { camera, row, optical }, factors = null) {
+  const rays = SIDE * SIDE, passed = new Float32Array((SAMPLES + 1) * rays), alpha = new Float32Array(rays), depth = new Float32Array(rays);
   for (let ray = 0; ray < rays; ray++) {
     let through = 1, weighted = 0;
     for (let s = 0; s < SAMPLES; s++) {
-      const optical = density[s * rays + ray] * row(4, ray), share = through * (1 - Math.exp(-optical));
-      passed[(s + 1) * rays + ray] = passed[s * rays + ray] + optical;
+      const taken = optical[s * rays + ray] * (factors ? factors[ray] : 1), share = through * (1 - Math.exp(-taken));
+      passed[(s + 1) * rays + ray] = passed[s * rays + ray] + taken;
       weighted += share * (row(3, ray) + (s + 0.5) * row(4, ray));
-      through *= Math.exp(-optical);
+      through *= Math.exp(-taken);
     }
     alpha[ray] = 1 - through;
     depth[ray] = alpha[ray] > 1e-6 ? (row(5, ray) * weighted) / alpha[ray] : 0;

@@ -2,6 +2,7 @@
 // (Gibson 1998) make a closed mesh of it.
 
 import { projectOnto } from "./projection.js";
+import { lookFrom, silhouetteOf } from "./silhouette.js";
 
 const COARSE = 48, OUTSIDE = -15, CRUMB = 0.01, AT_ONCE = 1 << 14;
 // Axes of columns and rows of the planes XY, XZ and YZ, and the sign of the row.
@@ -12,14 +13,21 @@ const PLANES = [[0, 1, -1], [0, 2, 1], [2, 1, -1]];
  * @param decode features (N x 3C) and N to { rgb, density }.
  * @param renderer of the manifest: density = density_scale softplus(logit), and the surface is at surface_logit.
  * @param {number} resolution samples along each axis of the cube.
- * @param image as `prepare` gives it, whose own pixels vertices take where it shows them; null for none.
+ * @param image as `prepare` gives it; null for none.
+ * @param {{projected: boolean, silhouette: boolean}} wanted whether vertices take the image's own pixels, and whether the mesh is held to its outline.
  */
-export async function meshOf(triplane, channels, side, decode, renderer, resolution, image = null) {
+export async function meshOf(triplane, channels, side, decode, renderer, resolution, image, wanted) {
   const planes = interleaved(triplane, channels, side);
   const level = renderer.surface_logit ?? 0;
   const ask = async (points) => asked(planes, channels, side, decode, points);
   const logitsOf = (density) => density.map((value) => { const d = value / renderer.density_scale; return (d > 20 ? d : Math.max(OUTSIDE, Math.log(Math.expm1(Math.max(d, 1e-7))))) - level; });
-  const coarse = logitsOf((await ask(lattice(COARSE))).density), n = resolution, place = (i) => -1 + (2 * i) / (n - 1);
+  const look = image && (wanted.projected || wanted.silhouette) ? await lookFrom(ask) : null;
+  const held = look && wanted.silhouette ? silhouetteOf(look, image, renderer.density_scale * Math.log1p(Math.exp(level))) : null;
+  const densities = async (points) => {
+    const { density } = await ask(points);
+    return held ? density.map((value, i) => value * held.at(points[3 * i], points[3 * i + 1], points[3 * i + 2])) : density;
+  };
+  const coarse = logitsOf(await densities(lattice(COARSE))), n = resolution, place = (i) => -1 + (2 * i) / (n - 1);
   const cells = crossed(coarse, COARSE), logits = new Float32Array(n ** 3).fill(OUTSIDE), fine = [], points = [];
   // Where the surface is not near, the coarse lattice's sign is all that counts.
   for (let x = 0, at = 0; x < n; x++)
@@ -30,12 +38,12 @@ export async function meshOf(triplane, channels, side, decode, renderer, resolut
         if (cells[index]) { fine.push(at); points.push(place(x), place(y), place(z)); }
         else logits[at] = coarse[index];
       }
-  const found = logitsOf((await ask(Float32Array.from(points))).density);
+  const found = logitsOf(await densities(Float32Array.from(points)));
   fine.forEach((at, i) => (logits[at] = found[i]));
   const { vertices, faces } = withoutCrumbs(surfaceNets(logits, n));
   if (!faces.length) throw new Error("The object has no surface: its density is nowhere that of a solid. Try another image.");
   const { rgb } = await ask(vertices), mesh = { vertices, faces, colours: rgb, normals: normalsOf(vertices, faces) };
-  if (image) await projectOnto(mesh, image, ask);
+  if (look && wanted.projected) projectOnto(mesh, image, look, held?.drawn);
   return mesh;
 }
 

@@ -41,8 +41,8 @@ async function answer({ id, image, options }) {
   if (options.triplane) result.triplane = triplane;
   if (options.view) result.png = await timed("view", async () => png(await rt.view(triplane, options.view)));
   if (options.mesh !== false) {
-    const image = options.projected === false ? null : prepared;
-    result.glb = await timed("mesh", async () => new Blob([glb(await rt.mesh(triplane, options.resolution ?? MESH, image))], { type: "model/gltf-binary" }));
+    const wanted = { projected: options.projected !== false, silhouette: options.silhouette !== false };
+    result.glb = await timed("mesh", async () => new Blob([glb(await rt.mesh(triplane, options.resolution ?? MESH, prepared, wanted))], { type: "model/gltf-binary" }));
   }
   return result;
 }

@@ -128,6 +128,30 @@ class OccupancyGrid:
         octants[asked] = np.where(near, SOLID, np.searchsorted(levels, density).clip(EMPTY, SOLID - 1))
         return replace(self, octants=octants)
 
+    def scaled(self, factor: Array, least: Array, most: Array) -> OccupancyGrid:
+        """Returns the grid of the same field with its density multiplied by factors.
+
+        A cell that only factors of 0 reach is empty, and one that only factors of 1 reach stays as it is. Elsewhere
+        what is not empty is queried.
+
+        Args:
+            factor: (N^3,) in the middle of each cell.
+            least: (N^3,) the smallest in each cell.
+            most: (N^3,) the largest in each cell.
+        """
+        gone, same = most <= 0, (least == 1) & (most == 1)
+        octants = self.octants.copy()
+        octants[_split(~same, self.resolution) & (octants != EMPTY)] = SOLID
+        octants[_split(gone, self.resolution)] = EMPTY
+        density = np.float32(self.density_scale) * np.logaddexp(0, self.logit) * factor
+        return replace(
+            self,
+            logit=np.where(same, self.logit, to_logit(density, self.density_scale)),
+            maybe_surface=~gone & (self.maybe_surface | (~same & (self.empty_distance == 0))),
+            empty_distance=_empty_distance(octants == EMPTY, self.resolution),
+            octants=octants,
+        )
+
     def octants_at(self, origin: Array, directions: Array, distances: Array) -> NDArray[np.intp]:
         """Returns the index (S, R) of each sample's octant: origin (3,), directions (3, R), distances (S, R)."""
         return _places(origin, directions, distances, 2 * self.resolution)

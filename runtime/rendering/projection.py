@@ -105,7 +105,7 @@ class Projection:
         points = rays.origin + rays.directions[hit] * (depth[hit] / rays.cosine[hit])[:, None]
         places = self.camera.project(points).astype(np.float32)
         share = self._share(points, places)
-        image = _bilinear(self.image, places)
+        image = bilinear(self.image, places)
         result = colour.copy()
         result[hit] += share[:, None] * (alpha[hit, None] * image - colour[hit])
         return result
@@ -124,7 +124,7 @@ class Projection:
         # Of a soft surface the cut is in the middle: light has to come out of half of it.
         outside = points + np.float32(_MARGIN) * normals
         share = self._share(outside, places) * _ramp((toward * normals).sum(1), *_FACING)
-        return colours + share[:, None] * (_bilinear(self.image, places) - colours)
+        return colours + share[:, None] * (bilinear(self.image, places) - colours)
 
     def _share(self, points: Array, places: Array) -> Array:
         """(K,) in [0, 1], how much of each point's colour is the image's."""
@@ -136,7 +136,7 @@ class Projection:
             low, high = self.passed[before, index], self.passed[before + 1, index]
             seen += part * np.exp(-(low + (at - before) * (high - low)))
         inside = (np.abs(places) < 1).all(axis=1)
-        return _ramp(seen, *_SEEN) * _bilinear(self.weight[..., None], places)[:, 0] * inside
+        return _ramp(seen, *_SEEN) * bilinear(self.weight[..., None], places)[:, 0] * inside
 
 
 def _trust(alpha: Array, depth: Array, mask: Array, camera: Camera) -> Array:
@@ -174,7 +174,7 @@ def _corners(places: Array, height: int, width: int) -> list[tuple[NDArray[np.in
     return [(row + column, part * a) for part, row in shares for a, column in ((1 - u, columns[0]), (u, columns[1]))]
 
 
-def _bilinear(image: Array, places: Array) -> Array:
+def bilinear(image: Array, places: Array) -> Array:
     """(K, C) of an image (H, W, C) at places (K, 2) in [-1, 1]."""
     flat = image.reshape(-1, image.shape[2])
     result = np.zeros((len(places), image.shape[2]), np.float32)

@@ -17,13 +17,13 @@ class Member:
 
     Attributes:
         upload: its image, and perhaps a mask.
-        settings: steps, sampler and background; members of a group share them.
+        settings: steps, sampler, background and silhouette; members of a group share them.
         seed: of the noise.
         made: the scene, once its group was made and until the request is answered.
     """
 
     upload: Upload
-    settings: tuple[int | None, str | None, str]
+    settings: tuple[int | None, str | None, str, bool]
     seed: int
     made: Scene | None = None
 
@@ -46,7 +46,7 @@ class Groups:
 
     def join(self, upload: Upload, options: Options, seed: int) -> Member:
         """Lets a request wait for its turn, or for that of another one with the same settings."""
-        member = Member(upload, (options.steps, options.sampler, options.background), seed)
+        member = Member(upload, (options.steps, options.sampler, options.background, options.silhouette), seed)
         self._waiting[member] = None
         return member
 
@@ -86,8 +86,8 @@ class Groups:
         return scenes[0]
 
     def _made(self, group: list[Member]) -> list[Scene]:
-        steps, sampler, background = group[0].settings
+        steps, sampler, background, silhouette = group[0].settings
         images, masks = [m.upload.image for m in group], [m.upload.mask for m in group]
-        scenes = self._rt.reconstruct(images, steps, [m.seed for m in group], sampler, background, masks)
+        scenes = self._rt.reconstruct(images, steps, [m.seed for m in group], sampler, background, masks, silhouette)
         metrics.GROUPS.observe(len(group))
         return scenes

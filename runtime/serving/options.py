@@ -50,6 +50,7 @@ class Options(BaseModel):
     sampler: Sampler | None = None
     background: Background = Field("auto", description="Of an opaque image.")
     projected: bool = Field(True, description="Give what the image shows the image's own pixels.")
+    silhouette: bool = Field(True, description="Hold the object to the outline that the image shows.")
     azimuth: float = Field(0.0, ge=-360, le=360, description="Of the camera, degrees from +z towards +x.")
     elevation: float = Field(20.0, ge=-89, le=89, description="Of the camera, degrees above the ground.")
     size: int = Field(256, ge=16, le=1024, description="Side of views in pixels.")

@@ -182,7 +182,7 @@ def test_a_bad_data_set_is_one_sentence(tiny_bundle, tmp_path):
 
 def test_procedural_subjects_are_seen_from_cameras_other_than_the_input():
     (subject,) = quality.procedural_subjects(1, 0, 16, 32)
-    assert subject.picture.shape == (32, 32, 3)
+    assert subject.image.shape == (32, 32, 3)
     assert subject.truth.shape == (8, 16, 16, 4)
     front = Camera.orbit().position
     assert all(np.linalg.norm(camera.position - front) > 0.5 for camera in subject.cameras)

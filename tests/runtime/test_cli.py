@@ -41,7 +41,7 @@ def test_render_writes_the_pictures_it_names(photo, tiny_bundle, tmp_path):
     assert "coarse" in done.stdout
     with runtime.load(tiny_bundle) as rt:
         np.testing.assert_array_equal(
-            np.asarray(Image.open(out / "thing.png")), rt.render(photo, image_size=20, projected=True)
+            np.asarray(Image.open(out / "thing.png")), rt.render(photo, image_size=20, projected=True, silhouette=True)
         )
     assert "\x1b" not in done.stdout + done.stderr, "no progress bar off a terminal"
 
@@ -245,7 +245,7 @@ def test_views_may_leave_the_background_out_and_have_depths_and_normals_beside_t
     for name in [*names, "thing_sheet.png", "thing.webp"]:
         assert (out / name).exists(), name
     with runtime.load(tiny_bundle) as rt:
-        frame = rt.reconstruct(photo, steps=1).render(image_size=24, projected=True, normals=True)
+        frame = rt.reconstruct(photo, steps=1, silhouette=True).render(image_size=24, projected=True, normals=True)
     rgba = np.asarray(Image.open(out / "thing.png")).astype(int)
     assert rgba.shape == (24, 24, 4)
     over_white = rgba[..., :3] * (rgba[..., 3:] / 255) + 255 - rgba[..., 3:]

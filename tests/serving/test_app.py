@@ -73,7 +73,9 @@ def test_an_answer_is_what_the_runtime_draws(served, rt):
     answer = post(served, seed=7, steps=2, size=48, azimuth=30, elevation=10)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "image/png"
-    drawn = rt.reconstruct(png(), steps=2, seed=7).render(runtime.Camera.orbit(30, 10), 48, projected=True)
+    drawn = rt.reconstruct(png(), steps=2, seed=7, silhouette=True).render(
+        runtime.Camera.orbit(30, 10), 48, projected=True
+    )
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), drawn.to_uint8())
     assert answer.headers["x-seed"] == "7"
     stages = {part.split(";")[0].strip() for part in answer.headers["server-timing"].split(",")}

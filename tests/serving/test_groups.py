@@ -53,7 +53,9 @@ def test_a_service_answers_each_of_a_group(rt, uploads, monkeypatch):
     for seed, (upload, (name, content, headers)) in enumerate(zip(uploads, answers, strict=True)):
         assert (name, headers["X-Seed"]) == ("object.png", str(seed))
         camera = runtime.Camera.orbit(KEEP.azimuth, KEEP.elevation)
-        frame = rt.reconstruct(upload.image, seed=seed, background="keep").render(camera, 16, 4, projected=True)
+        frame = rt.reconstruct(upload.image, seed=seed, background="keep", silhouette=True).render(
+            camera, 16, 4, projected=True
+        )
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")), frame.to_uint8())
 
 

@@ -21,13 +21,15 @@ from runtime.geometry.cameras import Camera
 from ..procedural.objects import MAX_YAW
 from .drawing import draw_orthographic, draw_view, over_white, to_bytes
 from .framing import cameras_around, random_camera
-from .meshes import SUFFIXES, Mesh, MeshCaster, MeshError, read_mesh
+from .meshes import SUFFIXES, Mesh, MeshCaster, MeshError, moved, read_mesh
 from .posed import TRANSFORMS, DataError, PosedViews, write_transforms
 
 REPORT = "report.csv"
 # Turns that are tried before an object counts as too deep to be framed.
 _TURNS = 8
 _SUPERSAMPLING = 2
+# A side becomes longer or shorter by no more than this factor.
+_STRETCH = 1.25
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class DrawingPlan:
     """How mesh files are drawn.
 
     Attributes:
-        variants: folders of each mesh, each at a random turn, half of all but the first in random hues.
+        variants: folders of each mesh, each at a random turn. All but the first are stretched at random along each
+            axis, half of them mirrored, half of them in random hues.
         views: images in each folder, the input view first.
         around: draws the others from the quality benchmark's cameras instead of random ones.
         size: side of the images in pixels.
@@ -144,7 +147,12 @@ def _draw_file(path: Path, target: Path, key: int, plan: DrawingPlan) -> Outcome
 
 
 def _drawn(mesh: Mesh, rng: np.random.Generator, variant: int, plan: DrawingPlan) -> PosedViews:
-    hue = rng.uniform(0, 360) if variant and rng.random() < 0.5 else 0.0
+    hue = 0.0
+    if variant:
+        hue = rng.uniform(0, 360) if rng.random() < 0.5 else 0.0
+        sides = _STRETCH ** rng.uniform(-1, 1, 3)
+        sides[0] *= rng.choice([-1, 1])
+        mesh = moved(mesh, np.diag(sides))
     caster = _turned(mesh, rng, hue)
     others = cameras_around(plan.views - 1) if plan.around else [random_camera(rng) for _ in range(plan.views - 1)]
     cameras = (Camera.orbit(), *others)

@@ -95,7 +95,7 @@ def read_mesh(path: Path, up: str = "y") -> Mesh:
         raise MeshError(f"flat: thinner than {_FLAT:.0%} of its width")
     if up == "z":
         turn = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
-        mesh = _moved(mesh, turn)
+        mesh = moved(mesh, turn)
     return mesh
 
 
@@ -137,7 +137,7 @@ class MeshCaster:
     """
 
     def __init__(self, mesh: Mesh, turn: float, hue: float = 0.0) -> None:
-        mesh = _moved(mesh, yaw(turn))
+        mesh = moved(mesh, yaw(turn))
         used = mesh.vertices[np.unique(mesh.faces)]
         scale, shift = framing_of(used)
         if not np.abs(used * scale + shift).max() <= _ROOM:
@@ -256,5 +256,7 @@ def _barycentric(
     return np.clip(np.stack(weights, axis=1), 0, 1)
 
 
-def _moved(mesh: Mesh, turn: NDArray[np.float64]) -> Mesh:
-    return Mesh(mesh.vertices @ turn.T, mesh.normals @ turn.T, mesh.faces, mesh.part, mesh.first, mesh.parts)
+def moved(mesh: Mesh, matrix: NDArray[np.float64]) -> Mesh:
+    """Returns a mesh whose points p are matrix (3, 3) @ p; a mirroring one leaves the lighting right."""
+    normals = mesh.normals @ np.linalg.inv(matrix)
+    return Mesh(mesh.vertices @ matrix.T, normals, mesh.faces, mesh.part, mesh.first, mesh.parts)

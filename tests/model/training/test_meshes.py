@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from model.training.data.drawing import SolidCaster, draw_orthographic, draw_view, place_of
 from model.training.data.from_meshes import is_validation
-from model.training.data.meshes import MeshCaster, MeshError, read_mesh
+from model.training.data.meshes import MeshCaster, MeshError, moved, read_mesh
 from model.training.data.posed import find_views, object_folders
 from model.training.dataset import app
 from model.training.procedural.families import yaw
@@ -114,6 +114,25 @@ def test_a_scene_of_several_moved_parts_is_read_whole(tmp_path):
     assert np.ptp(mesh.vertices[:, 0]) == pytest.approx(100.2 + 160, rel=1e-3)
     rgba, _ = draw_view(MeshCaster(mesh, 0.0), Camera.orbit(0, 10), 64)
     assert rgba[32, 44, 2] > rgba[32, 44, 0]
+
+
+@pytest.mark.parametrize("sides", [(1.25, 0.8, 1.1), (-0.9, 1.2, 1.0)])
+def test_a_stretched_or_mirrored_mesh_is_drawn_as_such_solids_are(tmp_path, sides):
+    parts = [((0.1, 0.5, 0.2), (-0.3, 0.0, 0.0), RED), ((0.3, 0.1, 0.2), (0.1, -0.4, 0.2), RED[::-1])]
+    scene = trimesh.Scene([coloured(box(half, centre), colour) for half, centre, colour in parts])
+    caster = MeshCaster(moved(read_mesh(saved(scene, tmp_path / "two.glb")), np.diag(sides)), 0.0)
+    stretch = np.array(sides)
+    ends = np.array([[stretch * (np.array(c) + s * np.array(h)) for s in (-1, 1)] for h, c, _ in parts]).reshape(-1, 3)
+    low, high = ends.min(0), ends.max(0)
+    corners = caster._corners.reshape(-1, 3)
+    scale = np.ptp(corners[:, 1]) / (high - low)[1]
+    shift = corners.min(0) - scale * low
+    solids = [Solid(BOX, scale * stretch * c + shift, np.abs(scale * stretch * h), k, yaw(0.0)) for h, c, k in parts]
+    for camera in (Camera.orbit(), Camera.orbit(130, 50)):
+        (rgba, _), (exact, _) = (draw_view(each, camera, 96) for each in (caster, SolidCaster(pack([solids]))))
+        both = (rgba[..., 3] > 0) & (exact[..., 3] > 0)
+        assert (rgba[..., 3] != exact[..., 3]).mean() < 2e-3
+        np.testing.assert_allclose(rgba[both], exact[both], atol=0.012)
 
 
 def test_up_may_be_z(tmp_path):
