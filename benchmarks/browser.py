@@ -80,7 +80,7 @@ def main(site: Annotated[Path, typer.Option(help="What export/to_web.py made.")]
         image = Path("examples") / f"{EXAMPLE}.png"
         for name in ("Python runtime, first picture", "Python runtime, next picture"):
             begun = time.perf_counter()
-            rt.reconstruct(image).mesh(RESOLUTION, projected=True)
+            rt.reconstruct(image, silhouette=True).mesh(RESOLUTION, projected=True)
             table.add_row(name, f"{time.perf_counter() - begun:.2f} s")
     console = Console()
     console.print(table)

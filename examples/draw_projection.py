@@ -1,6 +1,7 @@
-"""Draws images with and without their own pixels projected: `python examples/draw_projection.py OUT IMAGE...`.
+"""Draws what an image adds to what the model makes of it: `python examples/draw_projection.py OUT IMAGE...`.
 
-One row an image: the image as the model is given it, then for three cameras the drawn view and the projected one.
+One row an image: the image as the model is given it, then for three cameras the view as the model has it, and the one
+held to the image's silhouette with the image's own pixels.
 """
 
 import sys
@@ -16,12 +17,13 @@ SIDE, SAMPLES, ANGLES = 224, 96, (0, 35, -60)
 
 def row(rt: runtime.Runtime, image: Path) -> np.ndarray:
     """One strip (SIDE, 7 * SIDE, 3) uint8."""
-    scene = rt.reconstruct(image)
-    given = Image.fromarray(np.uint8(255 * scene.source.detail())).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    plain, held = (rt.reconstruct(image, silhouette=on) for on in (False, True))
+    given = Image.fromarray(np.uint8(255 * held.source.detail())).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     tiles = [np.asarray(given)]
     for angle in ANGLES:
         camera = runtime.Camera.orbit(angle)
-        tiles += [scene.render(camera, SIDE, SAMPLES, projected=on).to_uint8() for on in (False, True)]
+        tiles.append(plain.render(camera, SIDE, SAMPLES).to_uint8())
+        tiles.append(held.render(camera, SIDE, SAMPLES, projected=True).to_uint8())
     return np.concatenate(tiles, axis=1)
 
 

@@ -37,7 +37,7 @@ def main(out: Path, images: list[Path]) -> None:
     with runtime.load() as rt, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         for image in images:
-            scene = rt.reconstruct(image)
+            scene = rt.reconstruct(image, silhouette=True)
             given = Image.fromarray(np.uint8(255 * scene.source.detail()))
             tiles = [np.asarray(given.resize((SIDE, SIDE), Image.Resampling.LANCZOS))]
             for angle in ANGLES:

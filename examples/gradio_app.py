@@ -28,7 +28,7 @@ def reconstruct(
     if image is None:
         raise gr.Error("First give a picture.")
     try:
-        scene = rt.reconstruct(image, steps=int(steps), seed=int(seed), background=background)
+        scene = rt.reconstruct(image, int(steps), int(seed), background=background, silhouette=True)
         mesh = scene.mesh(projected=True, faces=20_000, texture=1024)
     except runtime.WaveletTriplaneError as error:
         raise gr.Error(str(error)) from None
