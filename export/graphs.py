@@ -93,7 +93,8 @@ class _View(nn.Module):
         distances = near + samples * step
         points = origin + distances[..., None] * rays[:3].T[:, None]
         rgb, density = self.renderer(triplane[None], points.flatten(0, 1)[None])
-        weights, alpha = quadrature(density.view(distances.shape), step)
+        weights, optical = quadrature(density.view(distances.shape), step)
+        alpha = -torch.expm1(-optical)
         colour = (weights[..., None] * rgb[0].unflatten(0, distances.shape)).sum(1)
         # Of the same weights, whose rounding then is the same above and below.
         depth = cosine * (weights * distances).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1e-12)

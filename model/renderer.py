@@ -166,9 +166,9 @@ class TriplaneRenderer(nn.Module):
         points = origin[:, None, None] + distances[..., None] * directions[:, :, None]
         rgb, density = self(triplane, points.reshape(batch, -1, 3))
         density = density.reshape(batch, rays, num_samples)
-        weights, alpha = quadrature(density, step)
+        weights, depth = quadrature(density, step)
         colour = (weights[..., None] * rgb.reshape(batch, rays, num_samples, 3)).sum(-2)
-        return colour, alpha, (density * step).sum(-1, keepdim=True)
+        return colour, -torch.expm1(-depth), depth
 
 
 def quadrature(density: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,8 +179,8 @@ def quadrature(density: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         step: (..., R, 1) length of each ray's intervals.
 
     Returns:
-        (..., R, S), what each sample gives to its pixel; (..., R, 1), alpha in [0, 1].
+        (..., R, S), what each sample gives to its pixel; (..., R, 1), the optical depth: alpha is 1 - exp(-depth).
     """
     optical = density * step
     passed = optical.cumsum(-1)
-    return torch.exp(optical - passed) * -torch.expm1(-optical), -torch.expm1(-passed[..., -1:])
+    return torch.exp(optical - passed) * -torch.expm1(-optical), passed[..., -1:]
