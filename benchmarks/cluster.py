@@ -33,10 +33,10 @@ IMAGE = Path("examples/chair.png")
 def in_a_loop(seconds: float) -> float:
     """Images a second of the runtime itself with one thread."""
     with runtime.load(threads=1) as rt:
-        rt.render(IMAGE, projected=True)
+        rt.render(IMAGE, projected=True, silhouette=True)
         started, count = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
-            rt.render(IMAGE, projected=True)
+            rt.render(IMAGE, projected=True, silhouette=True)
             count += 1
         return count / (time.perf_counter() - started)
 

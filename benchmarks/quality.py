@@ -15,7 +15,7 @@ bootstrap interval.
     chamfer      mean distance to the nearest point of the other surface, both ways added, in scene units
     fscore       at 0.05 scene units, both from 10,000 points of each surface; plain procedural objects only
 
-The row "silhouette" holds objects to the outline of their input's alpha.
+The row "alpha" is the same with the input's alpha, by which it is framed anew; "silhouette" also holds objects to it.
 
 Baselines, same objects and cameras: a white image; the input view for every camera; the triplane with zero details,
 and with the details that bilinear upsampling of LL implies; one pass of the denoiser over zeros instead of noise (the
@@ -155,6 +155,7 @@ def evaluate(
     maker = Reconstructor(rt)
     rows: dict[str, Callable[[Subject], Scene]] = {
         "default": lambda s: rt.reconstruct(s.image, background="keep"),
+        "alpha": lambda s: rt.reconstruct(s.rgba),
         "silhouette": lambda s: rt.reconstruct(s.rgba, silhouette=True),
     }
     sampled: dict[str, int | None] = {"default": None}
@@ -174,7 +175,7 @@ def evaluate(
         for name, make in rows.items():
             scene = make(subject)
             figures = scene_figures(scene, subject, samples, patches[name])
-            if name in ("default", "silhouette") and subject.seed is not None:
+            if name in ("default", "alpha", "silhouette") and subject.seed is not None:
                 figures |= surface_figures(scene, surface_points(make_objects([subject.seed])))
             if index < _FIRST and baselines and name in sampled:
                 figures["diversity"] = diversity(maker, sampled[name], subject, samples)
@@ -227,7 +228,8 @@ def main(
     if kind not in SETS:
         raise typer.BadParameter(f"there are {', '.join(SETS)}", param_hint="--kind")
     with warnings.catch_warnings(), runtime.load(bundle) as rt:
-        warnings.simplefilter("ignore", runtime.BackgroundWarning)
+        for category in (runtime.BackgroundWarning, runtime.FramingWarning):
+            warnings.simplefilter("ignore", category)
         if data is None:
             made = procedural_subjects(objects, seed, size, rt.bundle.image_size, 2 * rt.bundle.resolution, kind)
             subjects = list(made)

@@ -63,8 +63,8 @@ print(json.dumps(found))
 def first_picture_ours(image: Path) -> NDArray[np.uint8]:
     """The command line with its default settings, one view at 128x128; returns that."""
     with tempfile.TemporaryDirectory() as out:
-        # Without the image projected: PyTorch does nothing of the kind.
-        _run("-m", "runtime", "render", str(image), "--no-projected", "--out", out)
+        # Without what the image adds: PyTorch does nothing of the kind.
+        _run("-m", "runtime", "render", str(image), "--no-projected", "--no-silhouette", "--out", out)
         return _only_picture(out)
 
 

@@ -27,7 +27,7 @@ from .rendering.marching import SAMPLES_AT_ONCE, march, march_dense, row_costs
 from .rendering.occupancy import OccupancyGrid
 from .rendering.parallel import WorkerPool
 from .rendering.projection import Projection
-from .rendering.silhouette import Silhouette, find_silhouettes
+from .rendering.silhouette import find_silhouettes, has_silhouette
 
 # Rays to colour (R, 3) premultiplied, alpha and depth (R,), as `marching.march` has them.
 Shade = Callable[[Rays], tuple[Array, Array, Array]]
@@ -98,9 +98,11 @@ class Scene:
         self.source, self._process = source, os.getpid()
         self.triplane, self._sensitivity = triplane, sensitivity
         self._field, self._density_scale = backend.field(triplane, key), density_scale
-        self._surface_logit, self._to_hold = surface_logit, silhouette and source is not None
-        self._bare: tuple[Field, OccupancyGrid] | None = None
-        self._for_mesh: Silhouette | None = None
+        self._surface_logit = surface_logit
+        # The mask that the object is still to be held to.
+        self._mask = source.alpha if silhouette and source is not None and has_silhouette(source.alpha) else None
+        # What meshes are cut from, where that is not what is drawn.
+        self._for_mesh: tuple[Field, OccupancyGrid] | None = None
         self._pool = WorkerPool.within(memory_limit, triplane.shape[1], backend.workers, backend.threads)
         self._grid: OccupancyGrid | None = None
         self._fine: OccupancyGrid | None = None
@@ -216,15 +218,15 @@ class Scene:
         if texture is not None:
             whole_number("texture", texture, 64, MAX_SIDE)
         with stage("mesh"):
-            projection = self._projected() if projected else None
-            field, grid = self._to_cut()
+            projection, grid = self._projected() if projected else None, self._prepared()
+            field, grid = self._for_mesh or (self._field, grid)
             return extract_mesh(
                 field, grid, resolution, self._density_scale, self._pool, projection, clean, faces, texture
             )
 
     def _shading(self, camera: Camera, height: int, width: int, num_samples: int, exact: bool) -> tuple[Shade, Array]:
         """Returns the ray shader, and the relative cost of each of some bands of rows."""
-        if self._to_hold:
+        if self._mask is not None:
             self._prepared()
         field = self._field
         if exact:
@@ -266,36 +268,23 @@ class Scene:
         """Returns the occupancy grid, which the first view makes; large views share a finer one."""
         with self._lock:
             if self._grid is None:
-                self._grid = OccupancyGrid.of(
-                    self._field,
-                    self.triplane,
-                    self._density_scale,
-                    self._sensitivity,
-                    self._pool,
-                    self._surface_logit,
-                )
-                if self._to_hold:
-                    self._hold()
+                self._grid = self._first_grid()
             if not fine:
                 return self._grid
             if self._fine is None:
                 self._fine = self._grid.refined(self._field, self._pool)
             return self._fine
 
-    def _hold(self) -> None:
-        """Holds field and grid to the input image's silhouette."""
-        assert self._grid is not None
-        assert self.source is not None
-        bare, density = (self._field, self._grid), self._density_scale * np.logaddexp(0, self._surface_logit)
-        found = find_silhouettes(*bare, self._pool, Camera.orbit(), self.source.alpha, density)
-        if found is not None:
-            self._bare, (drawn, self._for_mesh) = bare, found
-            self._field, self._grid = drawn.held(self._field), drawn.held_grid(self._grid)
-
-    def _to_cut(self) -> tuple[Field, OccupancyGrid]:
-        """Returns the field that meshes are cut from, and its grid."""
-        grid = self._prepared()
-        if self._bare is None or self._for_mesh is None:
-            return self._field, grid
-        field, grid = self._bare
-        return self._for_mesh.held(field), self._for_mesh.held_grid(grid)
+    def _first_grid(self) -> OccupancyGrid:
+        """Makes the occupancy grid, and holds field and grid to the mask where that is wanted."""
+        field = self._field
+        grid = OccupancyGrid.of(
+            field, self.triplane, self._density_scale, self._sensitivity, self._pool, self._surface_logit
+        )
+        if self._mask is None:
+            return grid
+        density = self._density_scale * np.logaddexp(0, self._surface_logit)
+        drawn, cut = find_silhouettes(field, grid, self._pool, Camera.orbit(), self._mask, density)
+        self._for_mesh, held = (cut.held(field), cut.held_grid(grid)), drawn.held_grid(grid)
+        self._field, self._mask = drawn.held(field), None
+        return held

@@ -103,7 +103,7 @@ export class Runtime {
   }
 
   /** Cuts the surface out; `image` and `wanted` as for `meshOf`. @returns {Promise<{vertices, faces, colours, normals}>} typed arrays. */
-  mesh(triplane, resolution, image = null, wanted = {}) {
+  mesh(triplane, resolution, image = null, wanted = { projected: true, silhouette: true }) {
     const decode = async (features, count) => {
       const { rgb, density } = await this.run("decoder", { features: [features, [1, count, 3 * this.channels]] });
       return { rgb, density };

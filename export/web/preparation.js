@@ -59,7 +59,7 @@ function pixelsOf(bitmap) {
  */
 export function prepare(image, size, ratio, background) {
   const notes = [];
-  let alpha = image.planes[3], window = null;
+  let alpha = image.planes[3], window = null, kept = false;
   if (alpha.reduce((sum, value) => sum + (value > 0.5), 0) / alpha.length > FULL) {
     const cut = background === "keep" ? null : cutOut(image);
     if (background === "plain" && !cut.image.planes[3].some((value) => value >= 0.5))
@@ -71,6 +71,7 @@ export function prepare(image, size, ratio, background) {
     } else {
       const side = Math.max(image.height, image.width);
       window = [(image.width - side) / 2, (image.height - side) / 2, side];
+      kept = true;
       if (background === "auto") notes.push(`The background was not removed: it is not even, and there is no mask. ${REMEDY}`);
     }
   }
@@ -85,5 +86,6 @@ export function prepare(image, size, ratio, background) {
   for (let c = 0; c < 3; c++)
     for (let i = 0; i < size * size; i++)
       pixels[c * size * size + i] = Math.min(1, Math.max(0, framed.planes[c][i] + (1 - framed.planes[3][i]))) * 2 - 1;
-  return { pixels, alpha: framed.planes[3], size, notes };
+  // What pads a kept background to a square is no mask.
+  return { pixels, alpha: kept ? framed.planes[3].map(() => 1) : framed.planes[3], size, notes };
 }

@@ -1,10 +1,10 @@
-// The input image's silhouette, which a mesh is held to: runtime/rendering/silhouette.py. The look from the input camera
-// is shared with the projection, and half as fine as there.
+// The input image's silhouette, which a mesh is held to: runtime/rendering/silhouette.py, whose look from the input camera
+// is twice as fine. Here it is shared with the projection.
 
 import { cameraRays, orbit, project } from "./cameras.js";
 
 export const SIDE = 64, SAMPLES = 48;
-const DEPTH = 3, MOST = 4, MOST_CUT = 64, SURFACE = 0.6, INSIDE = 0.98, COVERED = 0.5, FULL = 0.995, LEAST = 1e-6;
+const DEPTH = 3, MOST = 4, MOST_CUT = 64, SURFACE = 0.6, INSIDE = 0.95, COVERED = 0.5, FULL = 0.995, SOME = 0.05, LEAST = 1e-6;
 
 /** Index and weight of the four pixels around a place in [-1, 1], the border repeated. */
 export function corners(x, y, side, visit) {
@@ -34,7 +34,7 @@ export async function lookFrom(ask) {
 /**
  * Factors of density for each pixel of the input image.
  * @param look as `lookFrom` gives it.
- * @param {{alpha: Float32Array, size: number}} image as `prepare` gives it; size a multiple of twice SIDE, or SIDE itself.
+ * @param {{alpha: Float32Array, size: number}} image as `prepare` gives it; size a multiple of SIDE.
  * @param {number} surfaceDensity where meshes are cut.
  * @returns {{drawn: Float32Array, at}|null} what each ray of the look is multiplied by, and the mesh's factor at a point; null where there is no mask.
  */
@@ -46,16 +46,19 @@ export function silhouetteOf({ camera, row, optical }, { alpha: mask, size }, su
     total[ray] += optical[i];
     peak[ray] = Math.max(peak[ray], optical[i] / Math.max(row(4, ray), LEAST));
   }
-  const fine = Math.min(size, 2 * SIDE), step = size / fine, cells = fine / SIDE, cut = new Float32Array(fine * fine), drawn = new Float32Array(rays);
+  // An object that is translucent all over, as glass is, is there all the same.
+  const there = mask.filter((value) => value > SOME).sort(), middle = there.length >> 1;
+  const usual = there.length ? (there.length % 2 ? there[middle] : (there[middle - 1] + there[middle]) / 2) : 1;
+  const fine = size % (2 * SIDE) ? SIDE : 2 * SIDE, step = size / fine, cells = fine / SIDE, cut = new Float32Array(fine * fine), drawn = new Float32Array(rays);
   for (let y = 0; y < fine; y++)
     for (let x = 0; x < fine; x++) {
       let covered = 0;
-      for (let j = 0; j < step; j++) for (let i = 0; i < step; i++) covered += mask[(y * step + j) * size + x * step + i] / step ** 2;
+      for (let j = 0; j < step; j++) for (let i = 0; i < step; i++) covered += Math.min(1, mask[(y * step + j) * size + x * step + i] / usual) / step ** 2;
       const ray = Math.floor(y / cells) * SIDE + Math.floor(x / cells), wanted = -Math.log1p(-Math.min(covered, 1 - Math.exp(-DEPTH)));
       let factor = Math.min(MOST, wanted / Math.max(total[ray], LEAST));
       if (covered > INSIDE) factor = Math.max(factor, 1);
       drawn[ray] += factor / cells ** 2;
-      if (covered > COVERED) factor = Math.max(factor, Math.min(MOST_CUT, surfaceDensity / (SURFACE * Math.max(peak[ray], LEAST))));
+      if (covered > COVERED) factor = Math.max(factor, 1, Math.min(MOST_CUT, surfaceDensity / (SURFACE * Math.max(peak[ray], LEAST))));
       cut[y * fine + x] = factor;
     }
   const at = (x, y, z) => {

@@ -58,7 +58,10 @@ def make(
 def from_meshes(
     source: Annotated[Path, typer.Argument(help="Folder of GLB, glTF, OBJ, PLY and STL files, at any depth.")],
     out: Annotated[Path, typer.Option(help="Folder of the data set; objects that are there already are kept.")],
-    variants: Annotated[int, typer.Option(help="Random turns of each mesh, half of them hued.", min=1)] = 4,
+    variants: Annotated[
+        int,
+        typer.Option(help="Of each mesh, turned at random; all but the first stretched, some mirrored or hued.", min=1),
+    ] = 4,
     views: Annotated[int, typer.Option(help="Pictures of each, the input view first.", min=2)] = 6,
     around: Annotated[bool, typer.Option(help="The benchmark's eight cameras around instead of random ones.")] = False,
     size: Annotated[int, typer.Option(help="Side of the pictures in pixels.", min=16)] = 256,

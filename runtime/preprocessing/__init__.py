@@ -131,7 +131,9 @@ def prepare(
     framed = resample(rgba, window, size)
     # Beside an edge the filter overshoots in colour and alpha, by different amounts.
     pixels = np.clip(framed[:3] + (1 - framed[3]), 0, 1) * np.float32(2) - np.float32(1)
-    return PreparedImage(pixels, framed[3], found, confidence, *_crop(rgba, window), tuple(notes))
+    # What pads a kept background to a square is no mask.
+    alpha = np.ones_like(framed[3]) if found == "keep" else framed[3]
+    return PreparedImage(pixels, alpha, found, confidence, *_crop(rgba, window), tuple(notes))
 
 
 def prepare_image(

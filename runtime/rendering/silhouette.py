@@ -3,11 +3,12 @@
 Density is multiplied by a factor of the pixel of the input image that it is behind:
 
     outside the mask      0: nothing stands out
+    on its edge           such that alpha becomes the mask's
     inside, translucent   above 1: what was too uncertain to be solid becomes so, along the whole ray
     inside, opaque        1: as it was
 
-A ray's optical depth is multiplied by its pixel's factor, so the drawn alpha becomes that of the mask. For meshes the
-factor is larger where no density along the ray reaches the surface's: every pixel inside then has a surface.
+A ray's optical depth is multiplied by its pixel's factor. For meshes the factor is larger where hardly any density
+along the ray reaches the surface's: every pixel inside then has a surface.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ _DEPTH = np.float32(3)
 # turns haze that is spread along a ray into a wall (docs/decisions.md).
 _MOST, _MOST_CUT, _SURFACE = 4.0, 64.0, np.float32(0.6)
 # Alpha of the mask above which a pixel is surely inside, and above which a mesh shall cover it.
-_INSIDE, _COVERED = 0.98, 0.5
-# From this share of opaque pixels on there is no silhouette to speak of.
-_FULL = 0.995
+_INSIDE, _COVERED = 0.95, 0.5
+# From this share of opaque pixels on there is no silhouette to speak of. Less alpha is none.
+_FULL, _SOME = 0.995, 0.05
 _LEAST = np.float32(1e-6)
 
 
@@ -98,9 +99,14 @@ class Silhouette:
         return grid.scaled(*(Silhouette(camera, values).at(middles) for values in (self.factor, -least, most)))
 
 
+def has_silhouette(mask: Array) -> bool:
+    """Whether a mask (S, S) in [0, 1] says where the object ends: it is not opaque nearly everywhere."""
+    return bool((mask > _COVERED).mean() <= _FULL)
+
+
 def find_silhouettes(
     field: Field, grid: OccupancyGrid, pool: WorkerPool, camera: Camera, mask: Array, surface_density: float
-) -> tuple[Silhouette, Silhouette] | None:
+) -> tuple[Silhouette, Silhouette]:
     """Looks at a scene from the input camera and compares what is seen with the mask.
 
     Args:
@@ -112,10 +118,8 @@ def find_silhouettes(
         surface_density: where meshes are cut, per scene unit.
 
     Returns:
-        Factors for views and factors for meshes; None where the mask is opaque nearly everywhere.
+        Factors for views and factors for meshes.
     """
-    if (mask > _COVERED).mean() > _FULL:
-        return None
     side = len(mask) // _COARSER
     rays, optical = camera_rays(camera, side, side), np.zeros((_SAMPLES, side * side), np.float32)
 
@@ -127,13 +131,15 @@ def find_silhouettes(
         optical[:, index] = found
 
     pool.run(look, side * side, _SAMPLES // 4)
-    covered = mask.reshape(side, _COARSER, side, _COARSER).mean((1, 3))
+    # An object that is translucent all over, as glass is, is there all the same.
+    usual = np.median(mask[mask > _SOME]) if (mask > _SOME).any() else np.float32(1)
+    covered = np.minimum(mask / usual, 1).reshape(side, _COARSER, side, _COARSER).mean((1, 3))
     wanted = -np.log1p(-np.minimum(covered, -np.expm1(-_DEPTH)))
     drawn = np.clip(wanted / np.maximum(optical.sum(axis=0).reshape(side, side), _LEAST), 0, _MOST)
     drawn = np.where(covered > _INSIDE, np.maximum(drawn, 1), drawn)
     step = np.maximum((rays.far - rays.near) / np.float32(_SAMPLES), _LEAST)
     peak = np.maximum(optical.max(axis=0) / step, _LEAST).reshape(side, side)
-    cut = np.minimum(np.float32(surface_density) / (_SURFACE * peak), _MOST_CUT)
+    cut = np.clip(np.float32(surface_density) / (_SURFACE * peak), 1, _MOST_CUT)
     cut = np.where(covered > _COVERED, np.maximum(drawn, cut), drawn)
     return Silhouette(camera, _twice_as_fine(drawn)), Silhouette(camera, _twice_as_fine(cut))
 

@@ -28,7 +28,8 @@ def uploads(pictures):
     made = []
     for picture in pictures:
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "PNG")
+        alpha = 255 * (np.hypot(*np.indices(picture.shape[:2]) - len(picture) // 2) < len(picture) / 3)
+        Image.fromarray(np.dstack([picture, alpha]).astype(np.uint8)).save(buffer, "PNG")
         made.append(Upload(buffer.getvalue()))
     return made
 
@@ -61,11 +62,11 @@ def test_a_service_answers_each_of_a_group(rt, uploads, monkeypatch):
 
 def test_only_full_groups_of_the_same_settings_are_made_together(rt, uploads):
     groups = Groups(rt, 3)
-    steps = Options(background="keep", steps=2)
-    members = [groups.join(uploads[0], options, 0) for options in (KEEP, steps, KEEP, KEEP, KEEP)]
+    steps, bare = Options(background="keep", steps=2), Options(background="keep", silhouette=False)
+    members = [groups.join(uploads[0], options, 0) for options in (KEEP, steps, bare, KEEP, KEEP, KEEP)]
     groups.scene(members[0])
-    assert [member.made is not None for member in members] == [True, False, True, True, False]
-    groups.scene(members[4])
+    assert [member.made is not None for member in members] == [True, False, False, True, True, False]
+    groups.scene(members[5])
     assert members[1].made is None, "one that waits is not enough"
 
 

@@ -120,7 +120,7 @@ def write_report(outcomes: Sequence[Outcome], out: Path) -> Path:
 def _claim(out: Path, plan: DrawingPlan, validation: float) -> None:
     """Keeps how a folder is drawn; raises `DataError` where it holds objects that were drawn, or divided, otherwise."""
     path = out / "plan.json"
-    values = {**asdict(plan), "validation": validation}
+    values = {**asdict(plan), "validation": validation, "stretch": _STRETCH}
     if path.exists():
         before = json.loads(path.read_text())
         # More variants are added to those that are there.

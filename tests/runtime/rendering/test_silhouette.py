@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 import runtime
 from runtime import Camera
 from runtime.geometry.rays import camera_rays
+from runtime.meshing.surface import _lattice
 from runtime.preprocessing import PreparedImage
+from runtime.rendering import silhouette
+from runtime.rendering.occupancy import to_logit
 from runtime.rendering.silhouette import Silhouette
 from runtime.scene import Scene
 
@@ -30,15 +33,15 @@ class Haze:
     def query(self, points):
         away = np.linalg.norm(points, axis=1)
         haze = self._haze / (1 + np.exp(40 * (away - 0.6)))
-        density = haze + 100 / (1 + np.exp(60 * (away - 0.2)))
+        density = haze + 100 / (1 + np.exp(np.minimum(60 * (away - 0.2), 80)))
         return np.full(points.shape, 0.5, np.float32), density.astype(np.float32)
 
 
-def scene(mask, haze=1.0, silhouette=True):
+def scene(mask, haze=1.0, held=True):
     rgba = np.broadcast_to(mask, (4, *mask.shape)).astype(np.float32)
     crop = (rgba * 255 + 0.5).astype(np.uint8)
     source = PreparedImage(rgba[:3] * 2 - 1, rgba[3], "alpha", 1.0, crop, (0, 0, len(mask)))
-    return Scene(Haze(haze), PLANES, 64 << 20, SCALE, (0.0, 0.0, 0.0), source=source, silhouette=silhouette)
+    return Scene(Haze(haze), PLANES, 64 << 20, SCALE, (0.0, 0.0, 0.0), source=source, silhouette=held)
 
 
 def disc(radius, size=SIZE):
@@ -49,7 +52,7 @@ def test_from_the_front_alpha_is_the_masks():
     drawn = scene(disc(30)).render(image_size=SIZE).alpha
     assert (drawn[disc(28)] > 0.9).all()
     assert (drawn[~disc(33)] < 1e-3).all()
-    plain = scene(disc(30), silhouette=False).render(image_size=SIZE).alpha
+    plain = scene(disc(30), held=False).render(image_size=SIZE).alpha
     assert plain[disc(28)].min() < 0.8
     assert plain[~disc(33)].max() > 0.1
 
@@ -77,7 +80,7 @@ def test_no_point_outside_the_silhouette_is_seen_from_anywhere():
 def test_a_mesh_covers_the_silhouette_and_no_more():
     trimesh = pytest.importorskip("trimesh")
     mesh, camera = scene(disc(24)).mesh(64, clean=False), Camera.orbit()
-    plain = scene(disc(24), silhouette=False).mesh(64, clean=False)
+    plain = scene(disc(24), held=False).mesh(64, clean=False)
     rays = camera_rays(camera, SIZE // 2, SIZE // 2)
 
     def covered(cut):
@@ -90,10 +93,49 @@ def test_a_mesh_covers_the_silhouette_and_no_more():
     assert covered(plain)[disc(11, SIZE // 2)].mean() < 0.6
 
 
+def test_the_grid_knows_every_side_of_the_surface_that_is_cut():
+    made = scene(disc(24))
+    made.render(image_size=8)
+    field, grid = made._for_mesh
+    logits = _lattice(field, grid, 48, SCALE, made._pool)[1:-1, 1:-1, 1:-1]
+    axis = np.linspace(-1, 1, 48, dtype=np.float32)
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    np.testing.assert_array_equal(logits > 0, (to_logit(field(points)[1], SCALE) > 0).reshape(logits.shape))
+
+
+def test_a_large_view_by_the_finer_grid_is_the_same():
+    made, camera = scene(disc(24)), Camera.orbit(35)
+    fast, every = made.render(camera, 224, 96), made.render(camera, 224, 96, exact=True)
+    assert made._fine is not None
+    assert np.abs(fast.rgb - every.rgb).max() < 1.5 / 255
+
+
+def test_an_object_that_is_translucent_all_over_is_as_one_that_is_not():
+    glass, solid = (scene(disc(30) * alpha).render(Camera.orbit(40)) for alpha in (0.4, 1.0))
+    np.testing.assert_allclose(glass.rgb, solid.rgb, atol=1e-6)
+    assert len(scene(disc(30) * 0.4).mesh(48).faces) > 100
+
+
+def test_a_look_that_failed_is_tried_again(monkeypatch):
+    made, look = scene(disc(30)), silhouette.march
+    monkeypatch.setattr(silhouette, "march", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        made.render(image_size=16)
+    monkeypatch.setattr(silhouette, "march", look)
+    np.testing.assert_array_equal(made.render(image_size=16).rgb, scene(disc(30)).render(image_size=16).rgb)
+
+
+def test_a_kept_background_is_no_silhouette_in_any_proportions(tiny_runtime):
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    assert (tiny_runtime.reconstruct(image, background="keep").source.alpha == 1).all()
+    held, plain = (tiny_runtime.render(image, background="keep", image_size=16, silhouette=on) for on in (True, False))
+    np.testing.assert_array_equal(held, plain)
+
+
 def test_what_is_solid_and_inside_stays_as_it_is():
     inside = disc(SIZE)
     inside[:3] = False
-    held, plain = scene(inside, haze=60.0), scene(inside, haze=60.0, silhouette=False)
+    held, plain = scene(inside, haze=60.0), scene(inside, haze=60.0, held=False)
     core = np.random.default_rng(0).uniform(-0.3, 0.3, (500, 3)).astype(np.float32)
     held.render(image_size=8)
     np.testing.assert_array_equal(held._field(core)[1], plain._field(core)[1])
@@ -101,7 +143,7 @@ def test_what_is_solid_and_inside_stays_as_it_is():
 
 def test_a_mask_that_is_everywhere_is_no_silhouette():
     everywhere = np.ones((SIZE, SIZE), bool)
-    held, plain = scene(everywhere), scene(everywhere, silhouette=False)
+    held, plain = scene(everywhere), scene(everywhere, held=False)
     np.testing.assert_array_equal(held.render(image_size=32).rgb, plain.render(image_size=32).rgb)
 
 
