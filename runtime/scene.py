@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,6 @@ from .errors import CameraError, OptionError
 from .geometry.cameras import DISTANCE, ELEVATION, FOV, Camera
 from .geometry.rays import Rays, camera_rays
 from .meshing.mesh import Mesh
-from .meshing.surface import extract_mesh
 from .preprocessing import PreparedImage
 from .processes import check_process
 from .profiling import stage
@@ -26,8 +26,9 @@ from .rendering.field import DrawingField, Field
 from .rendering.marching import SAMPLES_AT_ONCE, march, march_dense, row_costs
 from .rendering.occupancy import OccupancyGrid
 from .rendering.parallel import WorkerPool
-from .rendering.projection import Projection
-from .rendering.silhouette import find_silhouettes, has_silhouette
+
+if TYPE_CHECKING:
+    from .rendering.projection import Projection
 
 # Rays to colour (R, 3) premultiplied, alpha and depth (R,), as `marching.march` has them.
 Shade = Callable[[Rays], tuple[Array, Array, Array]]
@@ -100,7 +101,7 @@ class Scene:
         self._field, self._density_scale = backend.field(triplane, key), density_scale
         self._surface_logit = surface_logit
         # The mask that the object is still to be held to.
-        self._mask = source.alpha if silhouette and source is not None and has_silhouette(source.alpha) else None
+        self._mask = source.alpha if silhouette and source is not None and source.has_silhouette else None
         # What meshes are cut from, where that is not what is drawn.
         self._for_mesh: tuple[Field, OccupancyGrid] | None = None
         self._pool = WorkerPool.within(memory_limit, triplane.shape[1], backend.workers, backend.threads)
@@ -217,6 +218,9 @@ class Scene:
             whole_number("faces", faces, 100)
         if texture is not None:
             whole_number("texture", texture, 64, MAX_SIDE)
+        # What not every view needs takes time to import, here and below.
+        from .meshing.surface import extract_mesh
+
         with stage("mesh"):
             projection, grid = self._projected() if projected else None, self._prepared()
             field, grid = self._for_mesh or (self._field, grid)
@@ -256,6 +260,8 @@ class Scene:
             raise OptionError(
                 "This scene was made of a triplane: there is no input image to project.", "Reconstruct one."
             )
+        from .rendering.projection import Projection
+
         grid = self._prepared()
         with self._lock:
             if self._projection is None:
@@ -283,6 +289,8 @@ class Scene:
         )
         if self._mask is None:
             return grid
+        from .rendering.silhouette import find_silhouettes
+
         density = self._density_scale * np.logaddexp(0, self._surface_logit)
         drawn, cut = find_silhouettes(field, grid, self._pool, Camera.orbit(), self._mask, density)
         self._for_mesh, held = (cut.held(field), cut.held_grid(grid)), drawn.held_grid(grid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,9 @@ from ..arguments import real_number
 from ..array_record import ArrayRecord
 from ..array_types import Array
 from ..errors import OptionError
-from .texture import Texture
+
+if TYPE_CHECKING:  # Takes time to import, and most runs only draw.
+    from .texture import Texture
 
 UP = ("y", "z")
 

@@ -68,6 +68,11 @@ class PreparedImage:
     window: Window
     notes: tuple[tuple[str, type[Warning]], ...] = ()
 
+    @property
+    def has_silhouette(self) -> bool:
+        """Whether `alpha` says where the object ends: it is not opaque nearly everywhere."""
+        return bool((self.alpha > 0.5).mean() <= _FULL)
+
     def detail(self) -> Array:
         """Returns `pixels` in the image's own resolution, 1024 at the most: (D, D, 3) float32 in [0, 1], over white."""
         size = int(np.clip(round(self.window[2]), self.pixels.shape[1], DETAIL))

@@ -38,8 +38,8 @@ _DEPTH = np.float32(3)
 _MOST, _MOST_CUT, _SURFACE = 4.0, 64.0, np.float32(0.6)
 # Alpha of the mask above which a pixel is surely inside, and above which a mesh shall cover it.
 _INSIDE, _COVERED = 0.95, 0.5
-# From this share of opaque pixels on there is no silhouette to speak of. Less alpha is none.
-_FULL, _SOME = 0.995, 0.05
+# Less alpha is none.
+_SOME = 0.05
 _LEAST = np.float32(1e-6)
 
 
@@ -97,11 +97,6 @@ class Silhouette:
         axis = (np.arange(count, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / count) - 1
         middles = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
         return grid.scaled(*(Silhouette(camera, values).at(middles) for values in (self.factor, -least, most)))
-
-
-def has_silhouette(mask: Array) -> bool:
-    """Whether a mask (S, S) in [0, 1] says where the object ends: it is not opaque nearly everywhere."""
-    return bool((mask > _COVERED).mean() <= _FULL)
 
 
 def find_silhouettes(
