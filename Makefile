@@ -22,7 +22,7 @@ test: $(VENV)/.full ## run the test suite, up to four files at once
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 unit: $(VENV)/.full ## run the quick tests alone: a developer's inner loop
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not gpu"
 
 serve: $(VENV)/.serve ## open a page on http://127.0.0.1:8000 that turns pictures into objects
 	$(BIN)/wavelet-triplane serve

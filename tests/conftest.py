@@ -24,6 +24,7 @@ from runtime.bundle import PARITY_DB
 
 # What is not in the inner loop of a developer: exports, training, benchmarks, processes of their own, fuzzing.
 SLOW = (
+    "browser/", "test_specification_commands.py",
     "export", "benchmarks", "fuzz", "model/training", "test_tools.py", "test_wheel.py", "runtime/test_cli.py",
     "runtime/test_processes.py", "runtime/test_doctor.py", "runtime/backends/test_openvino.py",
 )  # fmt: skip
