@@ -71,7 +71,7 @@ class PreparedImage:
     @property
     def has_silhouette(self) -> bool:
         """Whether `alpha` says where the object ends: it is not opaque nearly everywhere."""
-        return bool((self.alpha > 0.5).mean() <= _FULL)
+        return not _is_full(self.alpha)
 
     def detail(self) -> Array:
         """Returns `pixels` in the image's own resolution, 1024 at the most: (D, D, 3) float32 in [0, 1], over white."""
@@ -114,7 +114,7 @@ def prepare(
     found, confidence = "alpha", 1.0
     if mask is not None:
         rgba[3], found = _mask_of(mask, rgba.shape[1:]), "mask"
-    elif (rgba[3] > 0.5).mean() > _FULL:
+    elif _is_full(rgba[3]):
         rgba, found, confidence = _cut(rgba, background, matting or Matting())
     notes: list[tuple[str, type[Warning]]] = []
     if found == "keep":
@@ -153,6 +153,10 @@ def prepare_image(
     for text, category in prepared.notes:
         warn_caller(text, category)
     return prepared.pixels
+
+
+def _is_full(alpha: Array) -> bool:
+    return bool((alpha > 0.5).mean() > _FULL)
 
 
 def _crop(rgba: Array, window: Window) -> tuple[NDArray[np.uint8], Window]:

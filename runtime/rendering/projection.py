@@ -69,18 +69,7 @@ class Projection:
             image: (D, D, 3) in [0, 1].
             mask: (S, S) in [0, 1], its alpha; S is a multiple of SIDE, as that of every model is.
         """
-        rays = camera_rays(camera, SIDE, SIDE)
-        optical = np.zeros((SAMPLES, SIDE * SIDE), np.float32)
-        alpha, depth = np.zeros(SIDE * SIDE, np.float32), np.zeros(SIDE * SIDE, np.float32)
-
-        def look(part: slice) -> None:
-            index = np.arange(part.start, part.stop)
-            index = index[rays.hits[index]]
-            found = np.zeros((SAMPLES, len(index)), np.float32)
-            _, alpha[index], depth[index] = march(field, grid, rays.take(index), SAMPLES, found)
-            optical[:, index] = found
-
-        pool.run(look, SIDE * SIDE, SAMPLES // 4)
+        rays, optical, alpha, depth = look_from(field, grid, pool, camera, SIDE, SAMPLES)
         passed = np.concatenate([np.zeros((1, SIDE * SIDE), np.float32), optical.cumsum(axis=0)])
         step = (rays.far - rays.near) / np.float32(SAMPLES)
         shape = (SIDE, SIDE)
@@ -137,6 +126,37 @@ class Projection:
             seen += part * np.exp(-(low + (at - before) * (high - low)))
         inside = (np.abs(places) < 1).all(axis=1)
         return _ramp(seen, *_SEEN) * bilinear(self.weight[..., None], places)[:, 0] * inside
+
+
+def look_from(
+    field: Field, grid: OccupancyGrid, pool: WorkerPool, camera: Camera, side: int, samples: int
+) -> tuple[Rays, Array, Array, Array]:
+    """Looks at a scene from the input camera.
+
+    Args:
+        field: points (N, 3) to colour (N, 3) and density (N,).
+        grid: its occupancy grid.
+        pool: worker pool.
+        camera: from where the image was taken, at the middle of a square image.
+        side: of the look, in pixels.
+        samples: of each ray.
+
+    Returns:
+        The rays, R = side * side; (samples, R) optical depth of each interval; (R,) alpha; (R,) depth. All float32.
+    """
+    rays = camera_rays(camera, side, side)
+    optical = np.zeros((samples, side * side), np.float32)
+    alpha, depth = np.zeros(side * side, np.float32), np.zeros(side * side, np.float32)
+
+    def look(part: slice) -> None:
+        index = np.arange(part.start, part.stop)
+        index = index[rays.hits[index]]
+        found = np.zeros((samples, len(index)), np.float32)
+        _, alpha[index], depth[index] = march(field, grid, rays.take(index), samples, found)
+        optical[:, index] = found
+
+    pool.run(look, side * side, samples // 4)
+    return rays, optical, alpha, depth
 
 
 def _trust(alpha: Array, depth: Array, mask: Array, camera: Camera) -> Array:

@@ -21,13 +21,11 @@ import numpy as np
 
 from ..array_types import Array
 from ..geometry.cameras import Camera
-from ..geometry.rays import camera_rays
 from .departures import dilated
 from .field import Field, LatticeIndex
-from .marching import march
 from .occupancy import OccupancyGrid, on_lattice
 from .parallel import WorkerPool
-from .projection import bilinear
+from .projection import bilinear, look_from
 
 # Pixels of the mask that a pixel of the look from the input camera stands for, along each axis; samples of its rays.
 _COARSER, _SAMPLES = 2, 48
@@ -116,16 +114,7 @@ def find_silhouettes(
         Factors for views and factors for meshes.
     """
     side = len(mask) // _COARSER
-    rays, optical = camera_rays(camera, side, side), np.zeros((_SAMPLES, side * side), np.float32)
-
-    def look(part: slice) -> None:
-        index = np.arange(part.start, part.stop)
-        index = index[rays.hits[index]]
-        found = np.zeros((_SAMPLES, len(index)), np.float32)
-        march(field, grid, rays.take(index), _SAMPLES, found)
-        optical[:, index] = found
-
-    pool.run(look, side * side, _SAMPLES // 4)
+    rays, optical, _, _ = look_from(field, grid, pool, camera, side, _SAMPLES)
     # An object that is translucent all over, as glass is, is there all the same.
     usual = np.median(mask[mask > _SOME]) if (mask > _SOME).any() else np.float32(1)
     covered = np.minimum(mask / usual, 1).reshape(side, _COARSER, side, _COARSER).mean((1, 3))

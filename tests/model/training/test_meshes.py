@@ -135,6 +135,20 @@ def test_a_stretched_or_mirrored_mesh_is_drawn_as_such_solids_are(tmp_path, side
         np.testing.assert_allclose(rgba[both], exact[both], atol=0.012)
 
 
+def test_variants_but_the_first_have_proportions_of_their_own(tmp_path):
+    (source := tmp_path / "meshes").mkdir()
+    saved(coloured(box()), source / "box.glb")
+    arguments = ["from-meshes", str(source), "--out", str(tmp_path / "out"), "--variants", "3", "--views", "2"]
+    assert CliRunner().invoke(app, [*arguments, "--size", "32", "--planes", "128"]).exit_code == 0
+    shares = []
+    for folder in sorted(object_folders(tmp_path / "out")):
+        mask = find_views(folder).six_views().rgba[..., 3] > 0
+        # The ground plan over the height squared: neither the turn nor the framing changes it.
+        shares.append(mask[1, 0].sum() / np.ptp(np.nonzero(mask[0, 0])[0]) ** 2)
+    assert shares[0] == pytest.approx(HALF[0] * HALF[2] / HALF[1] ** 2, rel=0.05)
+    assert all(abs(share / shares[0] - 1) > 0.1 for share in shares[1:])
+
+
 def test_up_may_be_z(tmp_path):
     path = saved(box((0.2, 0.3, 0.9)), tmp_path / "tall.stl")
     assert np.ptp(read_mesh(path, "z").vertices[:, 1]) == pytest.approx(1.8)

@@ -10,7 +10,7 @@ from runtime import Camera
 from runtime.geometry.rays import camera_rays
 from runtime.meshing.surface import _lattice
 from runtime.preprocessing import PreparedImage
-from runtime.rendering import silhouette
+from runtime.rendering import projection
 from runtime.rendering.occupancy import to_logit
 from runtime.rendering.silhouette import Silhouette
 from runtime.scene import Scene
@@ -117,11 +117,11 @@ def test_an_object_that_is_translucent_all_over_is_as_one_that_is_not():
 
 
 def test_a_look_that_failed_is_tried_again(monkeypatch):
-    made, look = scene(disc(30)), silhouette.march
-    monkeypatch.setattr(silhouette, "march", lambda *_: 1 / 0)
+    made, look = scene(disc(30)), projection.march
+    monkeypatch.setattr(projection, "march", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         made.render(image_size=16)
-    monkeypatch.setattr(silhouette, "march", look)
+    monkeypatch.setattr(projection, "march", look)
     np.testing.assert_array_equal(made.render(image_size=16).rgb, scene(disc(30)).render(image_size=16).rgb)
 
 
